@@ -1,0 +1,1 @@
+"""What the services share: settings, errors, tracing, pools, events, Kafka, tokens."""

@@ -1,0 +1,1 @@
+"""The one public origin: routes, the gathered dashboard, and the edge."""

@@ -1,0 +1,1 @@
+"""Users, their credentials and tokens, and statistics of their orders."""

@@ -1,0 +1,1 @@
+"""The local cluster without Docker, for developers and for the tests."""
