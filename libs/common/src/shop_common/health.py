@@ -1,0 +1,50 @@
+"""`/livez` looks at nothing outside, `/readyz` at this process's own pools, `/health` tells a person about both."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+CHECK_SECONDS = 1.0
+Check = Callable[[], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Health:
+    """What a process checks: `checks` by backend, each returning or raising within a second."""
+
+    service: str
+    checks: Mapping[str, Check]
+    started: float = field(default_factory=time.monotonic)
+
+    async def results(self) -> dict[str, str]:
+        """Name → `ok`, or the kind of failure; addresses and messages stay in the logs."""
+        outcomes = await asyncio.gather(*(self._outcome(check) for check in self.checks.values()))
+        return dict(zip(self.checks, outcomes, strict=True))
+
+    async def _outcome(self, check: Check) -> str:
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                await check()
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises, the answer is "not ready"
+            return type(error).__name__
+        return "ok"
+
+    async def livez(self, _: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(self, _: Request) -> Response:
+        checks = await self.results()
+        ready = all(outcome == "ok" for outcome in checks.values())
+        status = "ok" if ready else "unavailable"
+        return JSONResponse({"status": status, "checks": checks}, 200 if ready else 503)
+
+    async def health(self, _: Request) -> Response:
+        """Always 200: a report for people and dashboards, not a probe."""
+        checks = await self.results()
+        status = "ok" if all(outcome == "ok" for outcome in checks.values()) else "degraded"
+        uptime = round(time.monotonic() - self.started, 1)
+        return JSONResponse({"service": self.service, "status": status, "checks": checks, "uptime_seconds": uptime})

@@ -1,0 +1,41 @@
+"""Logs: one JSON object a line on standard output, with the trace and the request they belong to."""
+
+import logging
+import sys
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
+
+from shop_common.context import request_id
+from shop_common.tracing import current_trace_id
+
+
+class _Correlation(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.trace_id = current_trace_id()
+        record.request_id = request_id()
+        return True
+
+
+class _Formatter(JsonFormatter):
+    def process_log_record(self, log_record: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in log_record.items() if value != ""}
+
+
+def configure_logs(service: str, level: str) -> None:
+    """Route every logger of the process, uvicorn's too, to standard output."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.addFilter(_Correlation())
+    handler.setFormatter(
+        _Formatter(
+            "{asctime}{levelname}{name}{message}{trace_id}{request_id}",
+            style="{",
+            rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+            static_fields={"service": service},
+            datefmt="%Y-%m-%dT%H:%M:%S%z",
+        )
+    )
+    logging.root.handlers = [handler]
+    logging.root.setLevel(level)
+    for noisy in ("aiokafka", "pymongo", "opentelemetry.sdk.trace.export", "httpx"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.root.level))

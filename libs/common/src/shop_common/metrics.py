@@ -1,0 +1,81 @@
+"""Prometheus metrics that add up over the workers of one process group."""
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    generate_latest,
+    start_http_server,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+from starlette.requests import Request
+from starlette.responses import Response
+
+_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+HTTP_REQUESTS = Counter("shop_http_requests_total", "Requests answered", ["method", "route", "status"])
+HTTP_SECONDS = Histogram(
+    "shop_http_request_seconds",
+    "Seconds from the request's head to the answer's end",
+    ["method", "route"],
+    buckets=_BUCKETS,
+)
+HTTP_IN_PROGRESS = Gauge("shop_http_requests_in_progress", "Requests under way", multiprocess_mode="livesum")
+POOL_SIZE = Gauge("shop_pool_connections", "Open connections", ["pool"], multiprocess_mode="livesum")
+POOL_IN_USE = Gauge("shop_pool_connections_in_use", "Connections lent out", ["pool"], multiprocess_mode="livesum")
+POOL_WAIT = Histogram("shop_pool_wait_seconds", "Seconds waited for a connection", ["pool"], buckets=_BUCKETS)
+POOL_TIMEOUTS = Counter("shop_pool_timeouts_total", "Waits for a connection that ended in 503", ["pool"])
+
+
+def share_metrics_between_workers() -> None:
+    """Call before the workers start: their counters then live in files that any of them can add up."""
+    os.environ[_DIRECTORY] = tempfile.mkdtemp(prefix="shop-metrics-")
+
+
+async def metrics_endpoint(_: Request) -> Response:
+    """`GET /metrics` in the Prometheus text format."""
+    return Response(generate_latest(_registry()), media_type=CONTENT_TYPE_LATEST)
+
+
+def serve_metrics(host: str, port: int) -> None:
+    """Serve them from a thread of this process on a port of their own."""
+    start_http_server(port, host, _registry())
+
+
+def _registry() -> CollectorRegistry:
+    directory = os.environ.get(_DIRECTORY)
+    if directory is None:
+        return REGISTRY
+    registry = CollectorRegistry()
+    registry.register(_LiveWorkers(directory))
+    return registry
+
+
+class _LiveWorkers(MultiProcessCollector):
+    """Adds up the workers' files, without the live gauges of those that ended without a goodbye."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(None, directory)  # type: ignore[no-untyped-call] # the library leaves it unannotated
+        self._directory = Path(directory)
+
+    def collect(self) -> Iterable[Metric]:
+        _forget_dead_workers(self._directory)
+        return super().collect()  # type: ignore[no-untyped-call, no-any-return] # as above
+
+
+def _forget_dead_workers(directory: Path) -> None:
+    """Drop the live gauges of workers that ended without a goodbye."""
+    for file in directory.glob("gauge_live*_*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        if not Path(f"/proc/{pid}").exists():
+            file.unlink(missing_ok=True)

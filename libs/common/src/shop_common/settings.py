@@ -1,0 +1,168 @@
+"""Settings of a process: one frozen class per service, one block per backend, from the environment or secret files.
+
+A service declares `class Settings(ServiceSettings)` with `model_config = settings_config("USERS_")` and reads it with
+`load_settings(Settings)`, which turns a bad value into one line and exit code 78 (EX_CONFIG).
+"""
+
+import os
+import sys
+from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+EX_CONFIG = 78
+_MIN_KEY_CHARACTERS = 32
+
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _http_url(value: object) -> object:
+    if isinstance(value, str):
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must be an http:// or https:// address")
+        return value.rstrip("/")
+    return value
+
+
+HttpUrlText = Annotated[str, BeforeValidator(_http_url)]
+SigningKey = Annotated[SecretStr, Field(min_length=_MIN_KEY_CHARACTERS)]
+
+
+class Block(BaseModel):
+    """One backend's settings; unknown names are errors so that a typing mistake is seen at start."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HttpServerSettings(Block):
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    metrics_port: Port | None = None
+    """Where `/metrics` is served instead, for a process whose own port is public."""
+    workers: int = Field(default=1, ge=1, le=64)
+    limit_concurrency: int = Field(default=1000, ge=1)
+    """Requests under way per worker above which the next is answered 503."""
+    limit_max_requests: int = Field(default=1_000_000, ge=1)
+    """Requests after which a worker is recycled, plus a tenth of jitter; only with several workers."""
+    keep_alive_seconds: int = Field(default=75, ge=1, le=3600)
+    graceful_seconds: int = Field(default=15, ge=1, le=300)
+    max_body_bytes: int = Field(default=256 * 1024, ge=1024, le=16 * 1024 * 1024)
+    body_seconds: Seconds = 10
+    """How long a client may take to send its body before it gets 408."""
+    deadline_seconds: Seconds = 10
+    """Total time for one request before it gets 504; a shorter `X-Deadline-Ms` from upstream is honoured."""
+
+
+class HttpClientSettings(Block):
+    connect_seconds: Seconds = 0.5
+    total_seconds: Seconds = 5
+    max_connections: int = Field(default=200, ge=1, le=10_000)
+    max_idle_per_host: int = Field(default=100, ge=1, le=10_000)
+    idle_seconds: Seconds = 60
+
+
+class PostgresSettings(Block):
+    dsn: str = Field(pattern=r"^postgres(ql)?://")
+    password: SecretStr | None = None
+    min_size: int = Field(default=2, ge=0, le=500)
+    max_size: int = Field(default=10, ge=1, le=500)
+    connect_seconds: Seconds = 5
+    acquire_seconds: Seconds = 2
+    command_seconds: Seconds = 5
+    idle_seconds: Seconds = 300
+
+
+class MongoSettings(Block):
+    url: SecretStr
+    database: str = Field(pattern=r"^[A-Za-z0-9_-]{1,63}$")
+    min_size: int = Field(default=2, ge=0, le=500)
+    max_size: int = Field(default=50, ge=1, le=500)
+    connect_seconds: Seconds = 5
+    acquire_seconds: Seconds = 2
+    command_seconds: Seconds = 5
+    idle_seconds: Seconds = 300
+
+
+class RedisSettings(Block):
+    url: SecretStr
+    max_connections: int = Field(default=50, ge=1, le=10_000)
+    acquire_seconds: Seconds = 0.5
+    command_seconds: Seconds = 0.5
+    idle_check_seconds: Seconds = 30
+
+
+class TracingSettings(Block):
+    endpoint: HttpUrlText | Literal[""] = ""
+    """OTLP over HTTP, for example http://127.0.0.1:4318; empty: spans are not recorded."""
+    sample_ratio: float = Field(default=0.1, ge=0, le=1)
+    """Share of requests recorded among those that arrive without a sampling decision."""
+
+
+class TokenSettings(Block):
+    issuer: str = Field(default="https://shop.example", min_length=1)
+    audience: str = Field(default="shop", min_length=1)
+
+
+class VerifierSettings(TokenSettings):
+    jwks_url: HttpUrlText
+
+
+class ServiceSettings(BaseSettings):
+    """What every process has; services add their backends."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    http: HttpServerSettings = HttpServerSettings()
+    tracing: TracingSettings = TracingSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - part of the signature
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments win over the environment, the environment over secret files; `.env` is the cluster's business."""
+        directory = os.environ.get(f"{settings_cls.model_config.get('env_prefix', '')}SECRETS_DIR", "/run/secrets")
+        files = NestedSecretsSettingsSource(file_secret_settings, secrets_dir=directory, secrets_dir_missing="ok")
+        return init_settings, env_settings, files
+
+
+def settings_config(prefix: str) -> SettingsConfigDict:
+    """The model_config of a service whose variables start with `prefix`, e.g. `USERS_`."""
+    return SettingsConfigDict(
+        env_prefix=prefix,
+        env_nested_delimiter="__",
+        secrets_nested_delimiter="__",
+        secrets_prefix=prefix.lower(),
+        frozen=True,
+        extra="ignore",  # the secret directory is shared by the services
+    )
+
+
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+
+def load_settings(settings_class: type[SettingsT]) -> SettingsT:
+    """Read the settings, or name each bad one on a line of standard error and exit with 78. Values are not shown."""
+    prefix = str(settings_class.model_config.get("env_prefix", ""))
+    try:
+        return settings_class()
+    except ValidationError as invalid:
+        for error in invalid.errors(include_input=False, include_url=False, include_context=False):
+            name = prefix + "__".join(str(part) for part in error["loc"]).upper()
+            print(f"{name}: {error['msg']}; set it in the environment or a secret file", file=sys.stderr)  # noqa: T201 - the command line's answer
+    except SettingsError as unreadable:
+        print(f"{prefix}*: {unreadable}; see .env.example", file=sys.stderr)  # noqa: T201 - the command line's answer
+    sys.exit(EX_CONFIG)

@@ -1,0 +1,138 @@
+"""OpenTelemetry traces: W3C context, sampled by the parent's decision, exported over OTLP in batches.
+
+Whether a request is recorded is decided once, where it enters. Of an unrecorded one only the `traceparent` text travels
+on, since a span that is not recorded still costs most of one that is. So spans are made here, never ambiently.
+"""
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.util.types import AttributeValue
+
+from shop_common.settings import TracingSettings
+
+_EXPORT_SECONDS = 2
+_FLUSH_SECONDS = 3.0
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
+_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
+_current: ContextVar[str | None] = ContextVar("traceparent", default=None)
+_tracer = trace.get_tracer("shop")
+
+
+def current_traceparent() -> str | None:
+    """The W3C `traceparent` of the work under way, recorded or not; None outside any."""
+    return _current.get()
+
+
+def current_trace_id() -> str:
+    return (_current.get() or "").partition("-")[2][:32]
+
+
+def parse_traceparent(text: str | None) -> SpanContext | None:
+    """The remote span a `traceparent` names; None if it is absent or malformed, as W3C asks."""
+    match = _TRACEPARENT.fullmatch(text) if text and len(text) <= 128 else None  # noqa: PLR2004 - W3C's are 55
+    if match is None or match[1] == _NO_TRACE or match[2] == _NO_SPAN:
+        return None
+    flags = TraceFlags(int(match[3], 16) & TraceFlags.SAMPLED)
+    return SpanContext(int(match[1], 16), int(match[2], 16), is_remote=True, trace_flags=flags)
+
+
+def format_traceparent(context: SpanContext) -> str:
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
+
+
+@contextmanager
+def entry_span(name: str, kind: SpanKind, incoming: str | None, *, sample_ratio: float = 0.0) -> Iterator[Span | None]:
+    """Enter a process: record under the incoming parent if that is sampled, else by `sample_ratio` if there is none.
+
+    Yields None for work that is not recorded; its `traceparent` is still current.
+    """
+    parent = parse_traceparent(incoming)
+    if parent is None and secrets.randbelow(1_000_000) < sample_ratio * 1_000_000:
+        with _recorded(name, kind, None) as span:
+            yield span
+    elif parent is not None and parent.trace_flags.sampled:
+        with _recorded(name, kind, parent) as span:
+            yield span
+    else:
+        unsampled = SpanContext(
+            parent.trace_id if parent else secrets.randbits(128) or 1,
+            secrets.randbits(64) or 1,
+            is_remote=False,
+        )
+        with _as_current(format_traceparent(unsampled)):
+            yield None
+
+
+@contextmanager
+def span(
+    name: str, kind: SpanKind = SpanKind.INTERNAL, attributes: Mapping[str, AttributeValue] | None = None
+) -> Iterator[Span | None]:
+    """A child of the work under way; costs nothing and yields None where that is not recorded."""
+    parent = parse_traceparent(_current.get())
+    if parent is None or not parent.trace_flags.sampled:
+        yield None
+        return
+    with _recorded(name, kind, parent, attributes) as child:
+        yield child
+
+
+@contextmanager
+def _recorded(
+    name: str,
+    kind: SpanKind,
+    parent: SpanContext | None,
+    attributes: Mapping[str, AttributeValue] | None = None,
+) -> Iterator[Span]:
+    context = trace.set_span_in_context(NonRecordingSpan(parent)) if parent else None
+    recorded = _tracer.start_span(name, context, kind, attributes)
+    try:
+        with _as_current(format_traceparent(recorded.get_span_context())):
+            yield recorded
+    except asyncio.CancelledError:
+        recorded.set_status(Status(StatusCode.ERROR, "cancelled"))
+        raise
+    except Exception as error:
+        # The message may quote what a client sent: only the type goes into the trace.
+        recorded.set_status(Status(StatusCode.ERROR, type(error).__name__))
+        recorded.set_attribute("error.type", type(error).__qualname__)
+        raise
+    finally:
+        recorded.end()
+
+
+@contextmanager
+def _as_current(traceparent: str) -> Iterator[None]:
+    token = _current.set(traceparent)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@asynccontextmanager
+async def open_tracing(settings: TracingSettings, service: str) -> AsyncIterator[None]:
+    """Export this process's spans as `service` until closed; the last flush runs in a thread and takes at most 3 s."""
+    if not settings.endpoint:
+        yield
+        return
+    provider = TracerProvider(sampler=ALWAYS_ON, resource=Resource.create({"service.name": service}))
+    exporter = OTLPSpanExporter(f"{settings.endpoint}/v1/traces", timeout=_EXPORT_SECONDS)
+    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=500))
+    trace.set_tracer_provider(provider)
+    try:
+        yield
+    finally:
+        flush = asyncio.create_task(asyncio.to_thread(provider.shutdown))
+        await asyncio.wait([flush], timeout=_FLUSH_SECONDS)
