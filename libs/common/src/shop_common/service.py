@@ -21,6 +21,8 @@ from shop_common.request import RequestMiddleware
 from shop_common.settings import ServiceSettings
 from shop_common.tracing import open_tracing
 
+_JOB_STOP_SECONDS = 20.0
+
 _logger = logging.getLogger(__name__)
 
 
@@ -32,11 +34,9 @@ class Resources(Protocol):
 
 
 class Job(Protocol):
-    """A consumer or a relay: `run()` works until `stop()`, which is bounded, has let it finish."""
+    """A consumer or a relay: works until `stop` is set, and then ends within bounds of its own."""
 
-    async def run(self) -> None: ...
-
-    async def stop(self) -> None: ...
+    async def run(self, stop: asyncio.Event) -> None: ...
 
 
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
@@ -90,15 +90,16 @@ def worker_app(
         async with open_tracing(settings.tracing, name), open_resources(settings) as resources:
             health.checks = resources.checks
             jobs = create_jobs(resources)
-            running = [asyncio.create_task(_owned(job, app), name=type(job).__name__) for job in jobs]
+            stops = [asyncio.Event() for _ in jobs]
+            tasks = [asyncio.create_task(_owned(job, stop, app)) for job, stop in zip(jobs, stops, strict=True)]
             try:
                 yield
             finally:
-                for job in jobs:  # in the order given: what takes work in stops first
-                    await job.stop()
-                for task in running:
+                for stop, task in zip(stops, tasks, strict=True):  # in the order given: what takes work in stops first
+                    stop.set()
+                    await asyncio.wait([task], timeout=_JOB_STOP_SECONDS)
                     task.cancel()
-                await asyncio.gather(*running, return_exceptions=True)
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     app = FastAPI(title=name, lifespan=lifespan, openapi_url=None)
     app.state.failed = False
@@ -107,9 +108,9 @@ def worker_app(
     return app
 
 
-async def _owned(job: Job, app: FastAPI) -> None:
+async def _owned(job: Job, stop: asyncio.Event, app: FastAPI) -> None:
     try:
-        await job.run()
+        await job.run(stop)
     except Exception:
         _logger.critical("%s died; the process ends to be restarted", type(job).__name__, exc_info=True)
         app.state.failed = True
