@@ -2,6 +2,8 @@
 
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -17,15 +19,23 @@ def request_id() -> str:
     return _request_id.get()
 
 
-def set_request_id(value: str) -> None:
-    _request_id.set(value)
+@contextmanager
+def request_scope(request_id: str) -> Iterator[None]:
+    """What is set for one request ends with it, also where another request's task calls this application directly."""
+    id_before, deadline_before = _request_id.set(request_id), _deadline.set(None)
+    try:
+        yield
+    finally:
+        _request_id.reset(id_before)
+        _deadline.reset(deadline_before)
 
 
-def set_deadline(seconds: float) -> None:
-    _deadline.set(time.monotonic() + seconds)
+def set_deadline(seconds: float | None) -> None:
+    """Seconds from now until the request must be done; None for a stream without an end."""
+    _deadline.set(None if seconds is None else time.monotonic() + seconds)
 
 
 def remaining_seconds() -> float | None:
-    """Seconds until the request's deadline, never negative; None where there is no request."""
+    """Seconds until the request's deadline, never negative; None where there is none."""
     deadline = _deadline.get()
     return None if deadline is None else max(0.0, deadline - time.monotonic())

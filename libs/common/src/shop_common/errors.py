@@ -23,8 +23,8 @@ class AppError(Exception):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in ("status", "code", "title"):
-            if name not in cls.__dict__ and not hasattr(cls, name):
+        for name in ("status", "title"):
+            if not hasattr(cls, name):
                 raise TypeError(f"{cls.__name__} must define {name}")
         if "code" not in cls.__dict__:
             raise TypeError(f"{cls.__name__} must define a code of its own")
@@ -100,3 +100,6 @@ class DeadlineExceeded(AppError):
 
 class StartupError(Exception):
     """The process cannot start. The message is one line: what is wrong, and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))  # a server's own words may have a hint on a line of its own

@@ -1,6 +1,7 @@
 """`/livez` looks at nothing outside, `/readyz` at this process's own pools, `/health` tells a person about both."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from starlette.responses import JSONResponse, Response
 
 CHECK_SECONDS = 1.0
 Check = Callable[[], Awaitable[None]]
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -22,15 +25,18 @@ class Health:
 
     async def results(self) -> dict[str, str]:
         """Name → `ok`, or the kind of failure; addresses and messages stay in the logs."""
-        outcomes = await asyncio.gather(*(self._outcome(check) for check in self.checks.values()))
-        return dict(zip(self.checks, outcomes, strict=True))
+        checks = dict(self.checks)
+        outcomes = await asyncio.gather(*(self._outcome(name, check) for name, check in checks.items()))
+        return dict(zip(checks, outcomes, strict=True))
 
-    async def _outcome(self, check: Check) -> str:
+    async def _outcome(self, name: str, check: Check) -> str:
         try:
             async with asyncio.timeout(CHECK_SECONDS):
                 await check()
         except Exception as error:  # noqa: BLE001 - whatever a driver raises, the answer is "not ready"
-            return type(error).__name__
+            kind = type(error).__name__
+            _logger.warning("check failed", extra={"check": name, "error": f"{kind}: {error}"})
+            return kind
         return "ok"
 
     async def livez(self, _: Request) -> Response:

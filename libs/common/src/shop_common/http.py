@@ -25,6 +25,9 @@ async def open_http_pool(settings: HttpClientSettings) -> AsyncIterator[Client]:
         .tcp_nodelay(enabled=True)
         .follow_redirects(enable=False)
         .gzip(enable=False)
+        .brotli(enable=False)
+        .deflate(enable=False)
+        .zstd(enable=False)
         .http1_only()
         .no_proxy()
     )
@@ -35,5 +38,7 @@ async def open_http_pool(settings: HttpClientSettings) -> AsyncIterator[Client]:
 @asynccontextmanager
 async def open_http_client(pool: Client) -> AsyncIterator[httpx.AsyncClient]:
     """httpx's interface over a pool that somebody else owns."""
-    async with httpx.AsyncClient(transport=HttpxTransport(pool, close_client=False), trust_env=False) as client:
+    transport = HttpxTransport(pool, close_client=False)
+    # httpx's own timeouts would be added up and take the place of the pool's.
+    async with httpx.AsyncClient(transport=transport, timeout=None, trust_env=False) as client:  # noqa: S113 - see above
         yield client

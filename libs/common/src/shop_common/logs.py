@@ -2,12 +2,15 @@
 
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
 from shop_common.context import request_id
 from shop_common.tracing import current_trace_id
+
+_HANDLER = "shop"
 
 
 class _Correlation(logging.Filter):
@@ -18,13 +21,17 @@ class _Correlation(logging.Filter):
 
 
 class _Formatter(JsonFormatter):
-    def process_log_record(self, log_record: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in log_record.items() if value != ""}
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's
+        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in log_data.items() if value != ""}
 
 
 def configure_logs(service: str, level: str) -> None:
     """Route every logger of the process, uvicorn's too, to standard output."""
     handler = logging.StreamHandler(sys.stdout)
+    handler.set_name(_HANDLER)
     handler.addFilter(_Correlation())
     handler.setFormatter(
         _Formatter(
@@ -32,10 +39,12 @@ def configure_logs(service: str, level: str) -> None:
             style="{",
             rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
             static_fields={"service": service},
-            datefmt="%Y-%m-%dT%H:%M:%S%z",
         )
     )
-    logging.root.handlers = [handler]
+    ours_before = [other for other in logging.root.handlers if other.get_name() == _HANDLER]
+    for other in ours_before:  # whoever else listens, such as a test, goes on listening
+        logging.root.removeHandler(other)
+    logging.root.addHandler(handler)
     logging.root.setLevel(level)
     for noisy in ("aiokafka", "pymongo", "opentelemetry.sdk.trace.export", "httpx"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.root.level))

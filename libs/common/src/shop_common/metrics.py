@@ -1,9 +1,11 @@
 """Prometheus metrics that add up over the workers of one process group."""
 
+import asyncio
 import os
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -37,14 +39,21 @@ POOL_WAIT = Histogram("shop_pool_wait_seconds", "Seconds waited for a connection
 POOL_TIMEOUTS = Counter("shop_pool_timeouts_total", "Waits for a connection that ended in 503", ["pool"])
 
 
-def share_metrics_between_workers() -> None:
-    """Call before the workers start: their counters then live in files that any of them can add up."""
-    os.environ[_DIRECTORY] = tempfile.mkdtemp(prefix="shop-metrics-")
+@contextmanager
+def share_metrics_between_workers() -> Iterator[None]:
+    """Start the workers inside: their counters then live in files that any of them can add up."""
+    with TemporaryDirectory(prefix="shop-metrics-") as directory:
+        os.environ[_DIRECTORY] = directory
+        try:
+            yield
+        finally:
+            del os.environ[_DIRECTORY]
 
 
 async def metrics_endpoint(_: Request) -> Response:
     """`GET /metrics` in the Prometheus text format."""
-    return Response(generate_latest(_registry()), media_type=CONTENT_TYPE_LATEST)
+    text = await asyncio.to_thread(generate_latest, _registry())  # the workers' files are read from disk
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 def serve_metrics(host: str, port: int) -> None:
@@ -69,13 +78,17 @@ class _LiveWorkers(MultiProcessCollector):
         self._directory = Path(directory)
 
     def collect(self) -> Iterable[Metric]:
-        _forget_dead_workers(self._directory)
+        for file in self._directory.glob("gauge_live*_*.db"):
+            if not _is_running(int(file.stem.rpartition("_")[2])):
+                file.unlink(missing_ok=True)
         return super().collect()  # type: ignore[no-untyped-call, no-any-return] # as above
 
 
-def _forget_dead_workers(directory: Path) -> None:
-    """Drop the live gauges of workers that ended without a goodbye."""
-    for file in directory.glob("gauge_live*_*.db"):
-        pid = int(file.stem.rpartition("_")[2])
-        if not Path(f"/proc/{pid}").exists():
-            file.unlink(missing_ok=True)
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's, so it runs
+        return True
+    return True

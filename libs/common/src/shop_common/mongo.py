@@ -4,21 +4,20 @@ motor is named by the platform and lives only here and in the stores, typed by w
 asynchronous client; see the decision record about it.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
-from opentelemetry import trace
-from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from pymongo import monitoring
 from pymongo.errors import ConnectionFailure, ExecutionTimeout, PyMongoError, WaitQueueTimeoutError
 
 from shop_common.errors import StartupError
-from shop_common.metrics import POOL_IN_USE, POOL_SIZE, POOL_TIMEOUTS
-from shop_common.settings import MongoSettings
-from shop_common.tracing import current_traceparent, parse_traceparent
+from shop_common.metrics import POOL_IN_USE, POOL_SIZE, POOL_TIMEOUTS, POOL_WAIT
+from shop_common.settings import MongoSettings, printable_address
+from shop_common.tracing import begin_span
 
 MONGO_TRANSIENT: tuple[type[Exception], ...] = (
     ConnectionFailure,  # AutoReconnect, NetworkTimeout, NotPrimaryError and ServerSelectionTimeoutError are such
@@ -28,7 +27,6 @@ MONGO_TRANSIENT: tuple[type[Exception], ...] = (
 """The server is away or busy: nothing is wrong with the request, and it may be tried again."""
 
 _POOL = "mongo"
-_tracer = trace.get_tracer("shop")
 Database = AsyncIOMotorDatabase[dict[str, Any]]
 
 
@@ -73,11 +71,11 @@ async def open_mongo(settings: MongoSettings, application_name: str) -> AsyncIte
             await mongo.check()
         except PyMongoError as error:
             raise StartupError(
-                f"MongoDB at {_address(url)} refuses: {type(error).__name__}; start it or correct the URL"
+                f"MongoDB at {printable_address(url)} refuses: {type(error).__name__}; start it or correct the URL"
             ) from error
         yield mongo
     finally:
-        client.close()
+        await asyncio.to_thread(client.close)  # says goodbye to the server, and waits for its answer
 
 
 class _CommandSpans(monitoring.CommandListener):
@@ -87,17 +85,14 @@ class _CommandSpans(monitoring.CommandListener):
         self._open: dict[tuple[int, Any], Span] = {}
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
-        parent = parse_traceparent(current_traceparent())
-        if parent is None or not parent.trace_flags.sampled or event.command_name == "ping":
+        if event.command_name == "ping":
             return
-        collection = event.command.get(event.command_name)
         attributes = {"db.system.name": "mongodb", "db.operation.name": event.command_name}
+        collection = event.command.get(event.command_name)
         if isinstance(collection, str):
             attributes["db.collection.name"] = collection
-        context = trace.set_span_in_context(NonRecordingSpan(parent))
-        self._open[event.request_id, event.connection_id] = _tracer.start_span(
-            f"mongo {event.command_name}", context, SpanKind.CLIENT, attributes
-        )
+        if span := begin_span(f"mongo {event.command_name}", SpanKind.CLIENT, attributes):
+            self._open[event.request_id, event.connection_id] = span
 
     def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
         if started := self._open.pop((event.request_id, event.connection_id), None):
@@ -118,12 +113,14 @@ class _PoolMetrics(monitoring.ConnectionPoolListener):
 
     def connection_checked_out(self, event: monitoring.ConnectionCheckedOutEvent) -> None:
         POOL_IN_USE.labels(_POOL).inc()
+        POOL_WAIT.labels(_POOL).observe(event.duration or 0)
 
     def connection_checked_in(self, event: monitoring.ConnectionCheckedInEvent) -> None:
         POOL_IN_USE.labels(_POOL).dec()
 
     def connection_check_out_failed(self, event: monitoring.ConnectionCheckOutFailedEvent) -> None:
-        POOL_TIMEOUTS.labels(_POOL).inc()
+        if event.reason == monitoring.ConnectionCheckOutFailedReason.TIMEOUT:
+            POOL_TIMEOUTS.labels(_POOL).inc()
 
     def connection_check_out_started(self, event: monitoring.ConnectionCheckOutStartedEvent) -> None: ...
     def connection_ready(self, event: monitoring.ConnectionReadyEvent) -> None: ...
@@ -131,8 +128,3 @@ class _PoolMetrics(monitoring.ConnectionPoolListener):
     def pool_ready(self, event: monitoring.PoolReadyEvent) -> None: ...
     def pool_cleared(self, event: monitoring.PoolClearedEvent) -> None: ...
     def pool_closed(self, event: monitoring.PoolClosedEvent) -> None: ...
-
-
-def _address(url: str) -> str:
-    """Hosts and ports: what may be printed of the URL."""
-    return urlsplit(url).netloc.rpartition("@")[2]

@@ -1,11 +1,11 @@
 """PostgreSQL through asyncpg: a bounded pool whose every wait has an end, with spans and metrics."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -13,24 +13,25 @@ from opentelemetry.trace import Span, SpanKind
 
 from shop_common.errors import StartupError, Unavailable
 from shop_common.metrics import POOL_IN_USE, POOL_SIZE, POOL_TIMEOUTS, POOL_WAIT
-from shop_common.settings import PostgresSettings
+from shop_common.settings import PostgresSettings, printable_address
 from shop_common.tracing import span
 
 POSTGRES_TRANSIENT: tuple[type[Exception], ...] = (
+    Unavailable,  # the pool's own word
     asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.QueryCanceledError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,  # shut down, starting up, statement timeout
+    asyncpg.InsufficientResourcesError,  # connections, memory, disk
+    asyncpg.TransactionRollbackError,  # deadlock, serialisation
+    asyncpg.LockNotAvailableError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,  # a primary that is one no more
     ConnectionError,
     TimeoutError,
 )
 """The server is away or busy: nothing is wrong with the request, and it may be tried again."""
 
 _POOL = "postgres"
+_logger = logging.getLogger(__name__)
 
 
 class Postgres:
@@ -42,20 +43,30 @@ class Postgres:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["PoolConnectionProxy[asyncpg.Record]"]:
-        """Lend a connection; Unavailable (503) when none is free in time."""
+        """Lend a connection; Unavailable (503) when none is to be had in time."""
+        connection = await self._acquire()
+        try:
+            yield connection
+        except asyncpg.InterfaceError as error:
+            if _is_lost(connection):  # the driver has the same class for calls that are wrong
+                raise asyncpg.ConnectionDoesNotExistError(str(error)) from error
+            raise
+        finally:
+            await self._pool.release(connection, timeout=self._settings.command_seconds)
+            self._measure()
+
+    async def _acquire(self) -> "PoolConnectionProxy[asyncpg.Record]":
         started = time.perf_counter()
         try:
-            connection = await self._pool.acquire(timeout=self._settings.acquire_seconds)
+            return await self._pool.acquire(timeout=self._settings.acquire_seconds)
         except TimeoutError:
             POOL_TIMEOUTS.labels(_POOL).inc()
             raise Unavailable("No database connection was free in time") from None
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            _logger.warning("no database connection", extra={"error": f"{type(error).__name__}: {error}"})
+            raise Unavailable("The database cannot be reached") from error
         finally:
             POOL_WAIT.labels(_POOL).observe(time.perf_counter() - started)
-            self._measure()
-        try:
-            yield connection
-        finally:
-            await self._pool.release(connection, timeout=self._settings.command_seconds)
             self._measure()
 
     @asynccontextmanager
@@ -114,14 +125,16 @@ async def open_postgres(settings: PostgresSettings, application_name: str) -> As
         },
     )
     try:
-        await pool
-        await pool.fetchval("SELECT 1")
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-        pool.terminate()
-        raise StartupError(
-            f"PostgreSQL at {_address(settings.dsn)} refuses: {error}; start it or correct the DSN"
-        ) from error
-    try:
+        try:
+            await pool
+            await pool.fetchval("SELECT 1")
+        except ValueError:  # its message may quote the DSN
+            raise StartupError("the PostgreSQL DSN is not usable; correct it") from None
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            raise StartupError(
+                f"PostgreSQL at {printable_address(settings.dsn)} refuses: {reason}; start it or correct the DSN"
+            ) from error
         yield Postgres(pool, settings)
     finally:
         await _close(pool, settings.command_seconds)
@@ -134,14 +147,15 @@ async def _close(pool: "asyncpg.Pool[asyncpg.Record]", seconds: float) -> None:
         pool.terminate()
 
 
+def _is_lost(connection: "PoolConnectionProxy[asyncpg.Record]") -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # the pool has dropped it already
+        return True
+
+
 def _statement_span(statement: str) -> AbstractContextManager[Span | None]:
     """Statements are constants with parameters apart, so their text holds nobody's data."""
     text = " ".join(statement.split())
     attributes = {"db.system.name": "postgresql", "db.query.text": text[:300]}
     return span(f"postgres {text.partition(' ')[0]}", SpanKind.CLIENT, attributes)
-
-
-def _address(dsn: str) -> str:
-    """Host, port and database: what may be printed of a DSN."""
-    parts = urlsplit(dsn)
-    return f"{parts.hostname}:{parts.port or 5432}{parts.path}"

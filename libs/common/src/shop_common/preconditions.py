@@ -4,7 +4,7 @@ import re
 
 from shop_common.errors import BadRequest, PreconditionFailed, PreconditionRequired
 
-_ENTITY_TAG = re.compile(r'"(\d{1,9})"')
+_ENTITY_TAG = re.compile(r'"(\d{1,10})"')
 
 
 def etag(version: int) -> str:

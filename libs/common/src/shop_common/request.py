@@ -6,27 +6,38 @@ BaseHTTPMiddleware is not used anywhere: it hides disconnects and costs more tha
 import asyncio
 import logging
 import re
+import sys
 import time
 
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shop_common import context
-from shop_common.errors import AppError, BadRequest, DeadlineExceeded, PayloadTooLarge, Unavailable
+from shop_common.errors import (
+    AppError,
+    BadRequest,
+    DeadlineExceeded,
+    PayloadTooLarge,
+    StartupError,
+    Unavailable,
+)
 from shop_common.metrics import HTTP_IN_PROGRESS, HTTP_REQUESTS, HTTP_SECONDS
-from shop_common.problems import app_error_response, problem_response
+from shop_common.problems import METHODS, app_error_response, problem_response
 from shop_common.settings import HttpServerSettings, TracingSettings
 from shop_common.tracing import entry_span
 
 DEADLINE_HEADER = "X-Deadline-Ms"
 REQUEST_ID_HEADER = "X-Request-Id"
-_MAX_HEADER_BYTES = 16 * 1024
+_MAX_HEAD_BYTES = 16 * 1024
+_MAX_LOGGED_PATH = 256
 _QUIET_PATHS = frozenset({"/livez", "/readyz", "/health", "/metrics"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MILLISECONDS = re.compile(r"\d{1,7}")
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_SERVER_ERROR = 500
+_CLIENT_GONE = 499
 
 _access = logging.getLogger("shop.access")
 _logger = logging.getLogger(__name__)
@@ -52,67 +63,63 @@ class RequestMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, _one_line_failures(send))
-        elif scope["type"] == "http":
+        else:  # the server is told to upgrade nothing, so there are no websockets
             await self._request(scope, receive, send)
-        else:
-            raise RuntimeError(f"{scope['type']} is not served")
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         supplied = headers.get(REQUEST_ID_HEADER, "")
-        context.set_request_id(supplied if _REQUEST_ID.fullmatch(supplied) else context.new_request_id())
-        answer = _Answer(send)
+        request_id = supplied if _REQUEST_ID.fullmatch(supplied) else context.new_request_id()
+        method = scope["method"] if scope["method"] in METHODS else "other"
         quiet = scope["path"] in _QUIET_PATHS
         ratio = 0.0 if quiet else self._sample_ratio
+        answer = _Answer(send)
         with (
+            context.request_scope(request_id),
             HTTP_IN_PROGRESS.track_inprogress(),
-            entry_span(scope["method"], SpanKind.SERVER, headers.get("traceparent"), sample_ratio=ratio) as span,
+            entry_span(method, SpanKind.SERVER, headers.get("traceparent"), sample_ratio=ratio) as span,
         ):
-            await self._guarded(scope, headers, receive, answer)
-            route = getattr(scope.get("route"), "path", "unmatched")
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            seconds = time.perf_counter() - answer.started
-            HTTP_REQUESTS.labels(method, route, answer.status).inc()
-            HTTP_SECONDS.labels(method, route).observe(seconds)
-            if span is not None:
-                _describe(span, method, route, answer.status)
-            if not quiet:
-                fields = {"method": method, "route": route, "path": scope["path"], "status": answer.status}
-                _access.info("request", extra=fields | {"ms": round(seconds * 1000, 2)})
+            try:
+                await self._guarded(scope, headers, receive, answer)
+            finally:
+                route, seconds = _route(scope), time.perf_counter() - answer.started
+                HTTP_REQUESTS.labels(method, route, answer.status).inc()
+                HTTP_SECONDS.labels(method, route).observe(seconds)
+                if span is not None:
+                    _describe(span, method, route, answer.status)
+                if not quiet:
+                    fields = {"method": method, "route": route, "path": scope["path"][:_MAX_LOGGED_PATH]}
+                    fields |= {"status": answer.status, "ms": round(seconds * 1000, 2)}
+                    _access.info("request", extra=fields)
 
     async def _guarded(self, scope: Scope, headers: Headers, receive: Receive, answer: "_Answer") -> None:
         """Run the application within limits; whatever escapes it becomes a problem document."""
+        has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         self._in_progress += 1
         try:
             if self._in_progress > self._http.limit_concurrency and scope["path"] not in _QUIET_PATHS:
                 raise Unavailable("Too many requests are under way; try again shortly")
+            if _head_bytes(scope) > _MAX_HEAD_BYTES:
+                raise HeadersTooLarge(f"Address and headers together may have {_MAX_HEAD_BYTES} bytes")
             seconds = self._deadline_seconds(headers)
             context.set_deadline(seconds)
-            async with asyncio.timeout(seconds) as deadline:
-                try:
-                    await self._app(scope, await self._buffered(headers, receive), answer.send)
-                except TimeoutError:
-                    if deadline.expired():
-                        raise
-                    raise RuntimeError("a timeout inside the request was not handled") from None
+            if has_body:
+                receive = await self._buffered(headers, receive, min(seconds, self._http.body_seconds))
+                has_body = False
+            async with asyncio.timeout(context.remaining_seconds()) as answer.deadline:
+                await self._app(scope, receive, answer.send)
         except ClientDisconnect:
-            answer.status = 499
+            answer.status = _CLIENT_GONE
         except Exception as error:
-            if answer.begun:
+            if answer.begun:  # too late for a problem document: the server cuts the connection
+                answer.status = _SERVER_ERROR
                 raise
-            response = self._last_resort(error)
+            response = _last_resort(error, late=answer.deadline is not None and answer.deadline.expired())
+            if has_body:  # the rest of it is still coming, in whatever amount
+                response.headers["Connection"] = "close"
             await response(scope, receive, answer.send)
         finally:
             self._in_progress -= 1
-
-    def _last_resort(self, error: Exception) -> ASGIApp:
-        if isinstance(error, TimeoutError):
-            return app_error_response(DeadlineExceeded("The request was not done before its deadline"))
-        if isinstance(error, AppError):
-            return app_error_response(error)
-        _logger.error("unhandled error", exc_info=error)
-        detail = "Something unexpected happened; quote the request id when you report it"
-        return problem_response(500, "internal_error", "Internal error", detail)
 
     def _deadline_seconds(self, headers: Headers) -> float:
         own = self._http.deadline_seconds
@@ -123,20 +130,16 @@ class RequestMiddleware:
             raise BadRequest(f"{DEADLINE_HEADER} must be whole milliseconds", pointer=f"#header/{DEADLINE_HEADER}")
         return min(own, int(given) / 1000)
 
-    async def _buffered(self, headers: Headers, receive: Receive) -> Receive:
+    async def _buffered(self, headers: Headers, receive: Receive, seconds: float) -> Receive:
         """Take the whole body before any resource is held for it, so that a slow client holds none."""
-        if sum(len(name) + len(value) for name, value in headers.raw) > _MAX_HEADER_BYTES:
-            raise HeadersTooLarge(f"All headers together may have {_MAX_HEADER_BYTES} bytes")
-        declared = headers.get("content-length", "")
-        if not declared and "transfer-encoding" not in headers:
-            return receive
         limit = self._http.max_body_bytes
         too_large = PayloadTooLarge(f"A body may have {limit} bytes")
+        declared = headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > limit:
             raise too_large
         body = bytearray()
         try:
-            async with asyncio.timeout(self._http.body_seconds):
+            async with asyncio.timeout(seconds):
                 more = True
                 while more:
                     message = await receive()
@@ -147,7 +150,7 @@ class RequestMiddleware:
                     if len(body) > limit:
                         raise too_large
         except TimeoutError:
-            raise BodyTimeout(f"The body must arrive within {self._http.body_seconds:g} s") from None
+            raise BodyTimeout(f"The body must arrive within {seconds:g} s") from None
         whole: Message | None = {"type": "http.request", "body": bytes(body), "more_body": False}
 
         async def replay() -> Message:
@@ -163,22 +166,51 @@ class RequestMiddleware:
 class _Answer:
     """Watches what goes out: its status, and the headers every answer carries."""
 
-    __slots__ = ("_send", "begun", "started", "status")
+    __slots__ = ("_send", "begun", "deadline", "started", "status")
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.begun = False
-        self.status = 500
+        self.deadline: asyncio.Timeout | None = None
+        self.status = _SERVER_ERROR
         self.started = time.perf_counter()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.begun = True
             self.status = message["status"]
+            message.setdefault("headers", [])
             headers = MutableHeaders(scope=message)
             headers[REQUEST_ID_HEADER] = context.request_id()
             headers["X-Process-Time"] = f"{time.perf_counter() - self.started:.6f}"
+            if self.deadline is not None and headers.get("content-type", "").startswith("text/event-stream"):
+                self.deadline.reschedule(None)  # such a stream has no end to be in time for
+                context.set_deadline(None)
         await self._send(message)
+
+
+def _last_resort(error: Exception, *, late: bool) -> Response:
+    if isinstance(error, AppError):
+        return app_error_response(error)
+    if late:
+        return app_error_response(DeadlineExceeded("The request was not done before its deadline"))
+    _logger.error("unhandled error", exc_info=error)
+    detail = "Something unexpected happened; quote the request id when you report it"
+    return problem_response(500, "internal_error", "Internal error", detail)
+
+
+def _head_bytes(scope: Scope) -> int:
+    address = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
+    return address + sum(len(name) + len(value) for name, value in scope["headers"])
+
+
+def _route(scope: Scope) -> str:
+    """The matched route's template, so that metrics and span names stay few."""
+    endpoint, route = scope.get("endpoint"), scope.get("route")
+    if route is None and endpoint is not None:  # FastAPI leaves Starlette's plain routes out of the scope
+        route = next((each for each in scope["app"].routes if getattr(each, "endpoint", None) is endpoint), None)
+    included = scope.get("fastapi", {}).get("effective_route_context")  # knows the prefixes of nested routers
+    return str(getattr(included, "path", "") or getattr(route, "path", "unmatched"))
 
 
 def _describe(span: Span, method: str, route: str, status: int) -> None:
@@ -187,17 +219,18 @@ def _describe(span: Span, method: str, route: str, status: int) -> None:
     span.set_attribute("http.route", route)
     span.set_attribute("http.response.status_code", status)
     span.set_attribute("request.id", context.request_id())
-    if status >= 500:  # noqa: PLR2004 - server errors
+    if status >= _SERVER_ERROR:
         span.set_status(Status(StatusCode.ERROR))
 
 
 def _one_line_failures(send: Send) -> Send:
-    """A failed start is a sentence for an operator, not a traceback: keep the traceback's last line."""
+    """A failed start is a sentence for an operator; a traceback is for what nobody foresaw."""
 
     async def shortened(message: Message) -> None:
-        if message["type"] == "lifespan.startup.failed":
-            last_line = message.get("message", "").strip().rpartition("\n")[2]
-            message["message"] = last_line.removeprefix("shop_common.errors.StartupError: ")
+        # Starlette sends this while it handles the exception.
+        if message["type"] == "lifespan.startup.failed" and isinstance(error := sys.exception(), StartupError):
+            print(error, file=sys.stderr)  # noqa: T201 - the command line's answer
+            message["message"] = ""
         await send(message)
 
     return shortened

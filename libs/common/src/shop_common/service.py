@@ -5,23 +5,30 @@ import logging
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.telemetry import TelemetryConfig
 from pydantic.json_schema import models_json_schema
+from uvicorn.supervisors import Multiprocess
 
-from shop_common.errors import Unavailable
+from shop_common.errors import AppError, Unavailable
 from shop_common.health import Check, Health
 from shop_common.logs import configure_logs
 from shop_common.metrics import metrics_endpoint, serve_metrics, share_metrics_between_workers
-from shop_common.problems import Problem, app_error_response, install_problem_handlers
+from shop_common.problems import Problem, app_error_response, install_problem_handlers, problems
+from shop_common.protocol import GuardedHttpProtocol
 from shop_common.request import RequestMiddleware
 from shop_common.settings import ServiceSettings
 from shop_common.tracing import open_tracing
 
 _JOB_STOP_SECONDS = 20.0
+_JOB_CANCEL_SECONDS = 5.0
+_STARTUP_FAILED = 3  # what uvicorn exits with
+# FastAPI would record each request by whatever provider it finds, sampled or not; RequestMiddleware does that.
+_NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 
 _logger = logging.getLogger(__name__)
 
@@ -62,7 +69,14 @@ def service_app(
             health.checks = resources.checks
             yield
 
-    app = FastAPI(title=f"{name} API", version="1.0.0", lifespan=lifespan, redoc_url=None)
+    app = FastAPI(
+        title=f"{name} API",
+        version="1.0.0",
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,  # the address would be built from the client's Host header
+        telemetry=_NO_TELEMETRY,
+    )
     health = _install(app, name, settings)
     for router in routers:
         app.include_router(router)
@@ -72,7 +86,8 @@ def service_app(
         return app_error_response(Unavailable("A backend does not answer; try again shortly"))
 
     for transient_class in transient:
-        app.add_exception_handler(transient_class, on_transient)
+        if not issubclass(transient_class, AppError):  # those say what to answer
+            app.add_exception_handler(transient_class, on_transient)
     return app
 
 
@@ -98,10 +113,10 @@ def worker_app(
                 for stop, task in zip(stops, tasks, strict=True):  # in the order given: what takes work in stops first
                     stop.set()
                     await asyncio.wait([task], timeout=_JOB_STOP_SECONDS)
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                    if task.cancel():
+                        await asyncio.wait([task], timeout=_JOB_CANCEL_SECONDS)
 
-    app = FastAPI(title=name, lifespan=lifespan, openapi_url=None)
+    app = FastAPI(title=name, lifespan=lifespan, openapi_url=None, redirect_slashes=False, telemetry=_NO_TELEMETRY)
     app.state.failed = False
     app.state.exit = lambda: None
     health = _install(app, name, settings)
@@ -109,12 +124,19 @@ def worker_app(
 
 
 async def _owned(job: Job, stop: asyncio.Event, app: FastAPI) -> None:
+    """However a job ends before it is told to, the process must not go on without it."""
+    failure: BaseException | None = None
     try:
         await job.run(stop)
-    except Exception:
-        _logger.critical("%s died; the process ends to be restarted", type(job).__name__, exc_info=True)
-        app.state.failed = True
-        app.state.exit()
+    except BaseException as error:
+        failure = error
+        if not isinstance(error, Exception):
+            raise
+    finally:
+        if failure is not None or not stop.is_set():
+            _logger.critical("%s died; the process ends to be restarted", type(job).__name__, exc_info=failure)
+            app.state.failed = True
+            app.state.exit()
 
 
 def _install(app: FastAPI, name: str, settings: ServiceSettings) -> Health:
@@ -125,18 +147,26 @@ def _install(app: FastAPI, name: str, settings: ServiceSettings) -> Health:
         app.add_route(path, endpoint, include_in_schema=False)
     if settings.http.metrics_port is None:
         app.add_route("/metrics", metrics_endpoint, include_in_schema=False)
-    app.openapi = _with_problem_schema(app.openapi)  # type: ignore[method-assign] # FastAPI's documented way
+    app.openapi = _with_problems(app, app.openapi)  # type: ignore[method-assign] # FastAPI's documented way
     return health
 
 
-def _with_problem_schema(build: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+def _with_problems(app: FastAPI, build: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """FastAPI's document with problem documents where it has put its own shape of validation errors."""
+
     def openapi() -> dict[str, Any]:
+        if app.openapi_schema is not None:
+            return app.openapi_schema
         document = build()
         _, schema = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         schemas.update(schema["$defs"])
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
+        for path in document["paths"].values():
+            for operation in path.values():
+                if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                    operation["responses"] |= {str(status): answer for status, answer in problems().items()}
         return document
 
     return openapi
@@ -144,49 +174,65 @@ def _with_problem_schema(build: Callable[[], dict[str, Any]]) -> Callable[[], di
 
 def run_api(factory: str, settings: ServiceSettings) -> None:
     """Serve `package.app:create_app` with as many workers as the settings ask for."""
-    _require_free_port(settings)
-    if settings.http.workers > 1:
-        share_metrics_between_workers()
-    if settings.http.metrics_port is not None:
-        serve_metrics(settings.http.host, settings.http.metrics_port)
-    uvicorn.run(factory, factory=True, workers=settings.http.workers, **_server_options(settings))
+    options = _server_options(settings)
+    if settings.http.workers == 1:
+        _serve_metrics_apart(settings)
+        uvicorn.run(factory, factory=True, **options)
+        return
+    with share_metrics_between_workers():
+        _serve_metrics_apart(settings)
+        config = uvicorn.Config(factory, factory=True, workers=settings.http.workers, **options)
+        supervisor = Multiprocess(config, sockets=[config.bind_socket()])
+        supervisor.run()
+    if any(process.exitcode == _STARTUP_FAILED for process in supervisor.processes):
+        sys.exit(_STARTUP_FAILED)
 
 
 def run_worker(app: FastAPI, settings: ServiceSettings) -> None:
     """Serve a worker until a signal, or until one of its jobs dies."""
-    _require_free_port(settings)
-    server = uvicorn.Server(uvicorn.Config(app, **_server_options(settings)))
+    options = _server_options(settings)
+    _serve_metrics_apart(settings)
+    server = uvicorn.Server(uvicorn.Config(app, **options))
 
     def leave() -> None:
         server.should_exit = True
 
     app.state.exit = leave
-    server.run()
-    if not server.started:
-        sys.exit(3)
+    with suppress(KeyboardInterrupt):  # raised again by uvicorn once it has stopped in order
+        server.run()
     if app.state.failed:
         sys.exit(1)
 
 
-def _require_free_port(settings: ServiceSettings) -> None:
-    host, port = settings.http.host, settings.http.port
+def _serve_metrics_apart(settings: ServiceSettings) -> None:
+    if settings.http.metrics_port is not None:
+        serve_metrics(settings.http.host, settings.http.metrics_port)
+
+
+def _require_free_port(settings: ServiceSettings, field: str) -> None:
+    host, port = settings.http.host, getattr(settings.http, field)
+    if port is None:
+        return
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            name = str(settings.model_config.get("env_prefix")) + "HTTP__PORT"
+            name = f"{settings.model_config.get('env_prefix')}HTTP__{field.upper()}"
             sys.exit(f"{host}:{port} cannot be listened on ({error.strerror}); stop what holds it or set {name}")
 
 
 def _server_options(settings: ServiceSettings) -> dict[str, Any]:
     http = settings.http
+    for field in ("port", "metrics_port"):
+        _require_free_port(settings, field)
     configure_logs("uvicorn", settings.log_level)
     return {
         "host": http.host,
         "port": http.port,
         "loop": "uvloop",
-        "http": "httptools",
+        "http": GuardedHttpProtocol,
+        "ws": "none",
         "lifespan": "on",
         "log_config": None,
         "access_log": False,

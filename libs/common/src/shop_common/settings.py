@@ -5,11 +5,20 @@ A service declares `class Settings(ServiceSettings)` with `model_config = settin
 """
 
 import os
+import re
 import sys
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NestedSecretsSettingsSource,
@@ -25,16 +34,25 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-def _http_url(value: object) -> object:
-    if isinstance(value, str):
+_HOSTS = re.compile(r"[A-Za-z0-9._-]*(:\d{1,5})?(,[A-Za-z0-9._-]*(:\d{1,5})?)*|\[[0-9a-fA-F:.]+\](:\d{1,5})?")
+
+
+def _http_url(value: str) -> str:
+    try:
         parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("must be an http:// or https:// address")
-        return value.rstrip("/")
-    return value
+        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its message quotes what may be a password
+        valid = False
+    if not valid:
+        raise ValueError("must be an http:// or https:// address")
+    return value.rstrip("/")
 
 
-HttpUrlText = Annotated[str, BeforeValidator(_http_url)]
+def _http_url_or_nothing(value: str) -> str:
+    return _http_url(value) if value else ""
+
+
+HttpUrlText = Annotated[str, AfterValidator(_http_url)]
 SigningKey = Annotated[SecretStr, Field(min_length=_MIN_KEY_CHARACTERS)]
 
 
@@ -71,21 +89,29 @@ class HttpClientSettings(Block):
     idle_seconds: Seconds = 60
 
 
-class PostgresSettings(Block):
-    dsn: str = Field(pattern=r"^postgres(ql)?://")
-    password: SecretStr | None = None
+class _PoolSettings(Block):
     min_size: int = Field(default=2, ge=0, le=500)
     max_size: int = Field(default=10, ge=1, le=500)
+
+    @model_validator(mode="after")
+    def _sizes_in_order(self) -> Self:
+        if self.min_size > self.max_size:
+            raise ValueError("min_size must not be above max_size")
+        return self
+
+
+class PostgresSettings(_PoolSettings):
+    dsn: str = Field(pattern=r"^postgres(ql)?://", repr=False)
+    password: SecretStr | None = None
     connect_seconds: Seconds = 5
     acquire_seconds: Seconds = 2
     command_seconds: Seconds = 5
     idle_seconds: Seconds = 300
 
 
-class MongoSettings(Block):
+class MongoSettings(_PoolSettings):
     url: SecretStr
     database: str = Field(pattern=r"^[A-Za-z0-9_-]{1,63}$")
-    min_size: int = Field(default=2, ge=0, le=500)
     max_size: int = Field(default=50, ge=1, le=500)
     connect_seconds: Seconds = 5
     acquire_seconds: Seconds = 2
@@ -102,7 +128,7 @@ class RedisSettings(Block):
 
 
 class TracingSettings(Block):
-    endpoint: HttpUrlText | Literal[""] = ""
+    endpoint: Annotated[str, AfterValidator(_http_url_or_nothing)] = ""
     """OTLP over HTTP, for example http://127.0.0.1:4318; empty: spans are not recorded."""
     sample_ratio: float = Field(default=0.1, ge=0, le=1)
     """Share of requests recorded among those that arrive without a sampling decision."""
@@ -146,6 +172,7 @@ def settings_config(prefix: str) -> SettingsConfigDict:
         env_nested_delimiter="__",
         secrets_nested_delimiter="__",
         secrets_prefix=prefix.lower(),
+        nested_model_default_partial_update=True,  # HTTP__HOST alone keeps a service's own default HTTP__PORT
         frozen=True,
         extra="ignore",  # the secret directory is shared by the services
     )
@@ -162,7 +189,23 @@ def load_settings(settings_class: type[SettingsT]) -> SettingsT:
     except ValidationError as invalid:
         for error in invalid.errors(include_input=False, include_url=False, include_context=False):
             name = prefix + "__".join(str(part) for part in error["loc"]).upper()
-            print(f"{name}: {error['msg']}; set it in the environment or a secret file", file=sys.stderr)  # noqa: T201 - the command line's answer
+            _complain(f"{name}: {error['msg']}; correct it in the environment or a secret file")
     except SettingsError as unreadable:
-        print(f"{prefix}*: {unreadable}; see .env.example", file=sys.stderr)  # noqa: T201 - the command line's answer
+        _complain(f"{prefix}*: {unreadable}; see .env.example")
+    except (OSError, UnicodeDecodeError) as unreadable:
+        _complain(f"{prefix}SECRETS_DIR: a secret file cannot be read ({type(unreadable).__name__}); make it readable")
     sys.exit(EX_CONFIG)
+
+
+def _complain(line: str) -> None:
+    print(line.replace("\n", " "), file=sys.stderr)  # noqa: T201 - the command line's answer
+
+
+def printable_address(url: str) -> str:
+    """Hosts, ports and path: what may be printed of an address that may hold a password."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "the address given"
+    hosts = parts.netloc.rpartition("@")[2]
+    return f"{hosts}{parts.path}" if _HOSTS.fullmatch(hosts) and "@" not in parts.path else "the address given"

@@ -10,13 +10,13 @@ import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import FastAPI
-from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from shop_common.settings import TokenSettings
 from shop_common.tokens import ALGORITHM, KeyCache, Role, TokenVerifier
+from shop_common.tracing import recording_by
 
 
 class TokenIssuer:
@@ -64,16 +64,11 @@ async def open_app_client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-_exporter = InMemorySpanExporter()
-
-
 @contextmanager
 def recorded_spans() -> Iterator[InMemorySpanExporter]:
-    """Keep this process's finished spans; `get_finished_spans()` has them."""
-    if not isinstance(trace.get_tracer_provider(), TracerProvider):
-        provider = TracerProvider()
-        provider.add_span_processor(SimpleSpanProcessor(_exporter))
-        trace.set_tracer_provider(provider)
-    _exporter.clear()
-    yield _exporter
-    _exporter.clear()
+    """Keep what is recorded meanwhile; `get_finished_spans()` has it."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with recording_by(provider):
+        yield exporter
+    provider.shutdown()

@@ -1,8 +1,13 @@
-"""Access tokens: ES256 JWTs checked against a cached JWKS, which is asked for an unknown key at most every 30 s."""
+"""Access tokens: ES256 JWTs checked against a cached JWKS.
+
+The issuer is asked again for a key not known, at most every 30 s, and every five minutes, so that a key it has
+withdrawn is forgotten, and with it the tokens that key had signed. While it does not answer, the keys known stay good.
+"""
 
 import asyncio
 import hashlib
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,8 +27,10 @@ ALGORITHM = "ES256"
 Role = Literal["customer", "admin"]
 FetchKeys = Callable[[], Awaitable[Mapping[str, Any]]]
 
-_REFETCH_SECONDS = 30.0
 _FETCH_SECONDS = 3.0
+_REFETCH_SECONDS = 30.0
+_RETRY_SECONDS = 1.0  # after a failure, while there is no key at all
+_MAX_AGE_SECONDS = 300.0
 _MAX_TOKEN_CHARACTERS = 4096
 _REMEMBERED = 10_000
 _LEEWAY_SECONDS = 5
@@ -59,44 +66,51 @@ class Principal:
 class KeyCache:
     """The public keys by `kid`. An unknown `kid` causes one fetch per 30 s, however many ask."""
 
-    def __init__(self, fetch: FetchKeys) -> None:
+    def __init__(self, fetch: FetchKeys, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._fetch = fetch
+        self._clock = clock
         self._keys: dict[str, jwt.PyJWK] = {}
-        self._fetched_at: float | None = None
+        self._current = False  # what the issuer publishes is known
+        self._stale_at = self._next_fetch_at = -math.inf
         self._fetching = asyncio.Lock()
 
     async def find(self, kid: str) -> jwt.PyJWK | None:
         """The key, or None where the issuer does not publish it; Unavailable (503) if that cannot be known."""
-        if key := self._keys.get(kid):
+        key = self._keys.get(kid)
+        if key is not None and (self._clock() < self._stale_at or self._fetching.locked()):
             return key
         async with self._fetching:
-            if kid not in self._keys and self._may_fetch():
+            if self._clock() >= self._next_fetch_at and (kid not in self._keys or self._clock() >= self._stale_at):
                 await self._refresh()
+        if kid not in self._keys and not self._current:
+            raise Unavailable("Tokens cannot be checked right now")
         return self._keys.get(kid)
 
-    def _may_fetch(self) -> bool:
-        return self._fetched_at is None or time.monotonic() - self._fetched_at >= _REFETCH_SECONDS
-
     async def _refresh(self) -> None:
+        # Set before the fetch: one whose request was cancelled has failed too, and must not be tried by all the others.
+        self._current = False
+        self._next_fetch_at = self._clock() + (_REFETCH_SECONDS if self._keys else _RETRY_SECONDS)
         try:
             async with asyncio.timeout(_FETCH_SECONDS):
-                document = await self._fetch()
-            keys = [jwt.PyJWK(key, ALGORITHM) for key in document["keys"]]
-        except (
-            httpx.HTTPError,
-            OSError,
-            TimeoutError,
-            jwt.PyJWTError,
-            LookupError,
-            TypeError,
-            ValueError,
-        ) as error:
+                keys = _usable_keys(await self._fetch())
+        except Exception as error:  # noqa: BLE001 - whatever the transport or the document does, the keys are not known
             _logger.warning("the issuer's keys cannot be read", extra={"error": type(error).__name__})
-            if not self._keys:
-                raise Unavailable("Tokens cannot be checked right now") from error
-            keys = list(self._keys.values())
-        self._keys = {key.key_id: key for key in keys if key.key_id}
-        self._fetched_at = time.monotonic()
+            return
+        self._keys, self._current = keys, True
+        self._next_fetch_at = self._clock() + _REFETCH_SECONDS
+        self._stale_at = self._clock() + _MAX_AGE_SECONDS
+
+
+def _usable_keys(document: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
+    """By `kid`, without the keys that are for something else; LookupError if that leaves none."""
+    keys = {}
+    for published in document["keys"]:
+        if published.get("kty") == "EC" and published.get("crv") == "P-256" and published.get("kid"):
+            key = jwt.PyJWK(published, ALGORITHM)
+            keys[str(key.key_id)] = key
+    if not keys:
+        raise LookupError("no key for " + ALGORITHM)
+    return keys
 
 
 def fetch_keys_from(client: httpx.AsyncClient, jwks_url: str) -> FetchKeys:
@@ -117,17 +131,21 @@ class TokenVerifier:
     def __init__(self, settings: TokenSettings, keys: KeyCache) -> None:
         self._settings = settings
         self._keys = keys
-        self._remembered: OrderedDict[bytes, Principal] = OrderedDict()
+        self._remembered: OrderedDict[bytes, tuple[str, Principal]] = OrderedDict()
 
     async def verify(self, token: str) -> Principal:
         """The principal, or Unauthenticated (401) saying why not."""
-        if len(token) > _MAX_TOKEN_CHARACTERS:
-            raise Unauthenticated("The token is too long", error="invalid_token")
+        if len(token) > _MAX_TOKEN_CHARACTERS or not token.isascii():
+            raise Unauthenticated("The token is not valid", error="invalid_token")
         digest = hashlib.sha256(token.encode()).digest()
-        principal = self._remembered.get(digest)
+        kid, principal = self._remembered.get(digest) or (_key_id(token), None)
+        key = await self._keys.find(kid)
+        if key is None:
+            self._remembered.pop(digest, None)
+            raise Unauthenticated("The token's key is not known", error="invalid_token")
         if principal is None:
-            principal = await self._check(token)
-            self._remembered[digest] = principal
+            principal = await self._check(token, key)
+            self._remembered[digest] = kid, principal
             if len(self._remembered) > _REMEMBERED:
                 self._remembered.popitem(last=False)
         if principal.expires_at + _LEEWAY_SECONDS <= time.time():
@@ -135,17 +153,12 @@ class TokenVerifier:
             raise Unauthenticated("The token has expired", error="invalid_token")
         return principal
 
-    async def _check(self, token: str) -> Principal:
+    async def _check(self, token: str, key: jwt.PyJWK) -> Principal:
         try:
-            kid = jwt.get_unverified_header(token).get("kid")
-            key = await self._keys.find(kid) if isinstance(kid, str) else None
-            if key is None:
-                raise Unauthenticated("The token's key is not known", error="invalid_token")
-            payload = await asyncio.to_thread(self._decode, token, key)
-            claims = _Claims.model_validate(payload)
+            claims = _Claims.model_validate(await asyncio.to_thread(self._decode, token, key))
         except jwt.ExpiredSignatureError:
             raise Unauthenticated("The token has expired", error="invalid_token") from None
-        except (jwt.PyJWTError, ValidationError, ValueError):
+        except (jwt.PyJWTError, ValidationError, ValueError, RecursionError):
             raise Unauthenticated("The token is not valid", error="invalid_token") from None
         return Principal(claims.sub, claims.role, claims.exp)
 
@@ -159,6 +172,16 @@ class TokenVerifier:
             leeway=_LEEWAY_SECONDS,
             options={"require": ["exp", "iat", "iss", "aud", "sub"]},
         )
+
+
+def _key_id(token: str) -> str:
+    try:
+        kid = jwt.get_unverified_header(token).get("kid")
+    except (jwt.PyJWTError, ValueError, RecursionError):  # the header is anybody's, nested as deep as they like
+        raise Unauthenticated("The token is not valid", error="invalid_token") from None
+    if not isinstance(kid, str):
+        raise Unauthenticated("The token names no key", error="invalid_token")
+    return kid
 
 
 _bearer = OAuth2PasswordBearer(tokenUrl="/v1/auth/token", auto_error=False)

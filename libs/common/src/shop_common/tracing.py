@@ -7,27 +7,29 @@ on, since a span that is not recorded still costs most of one that is. So spans 
 import asyncio
 import re
 import secrets
+import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags, Tracer
 from opentelemetry.util.types import AttributeValue
 
 from shop_common.settings import TracingSettings
 
 _EXPORT_SECONDS = 2
 _FLUSH_SECONDS = 3.0
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
+_TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 _current: ContextVar[str | None] = ContextVar("traceparent", default=None)
-_tracer = trace.get_tracer("shop")
+_tracer: Tracer = trace.NoOpTracer()
 
 
 def current_traceparent() -> str | None:
@@ -42,10 +44,13 @@ def current_trace_id() -> str:
 def parse_traceparent(text: str | None) -> SpanContext | None:
     """The remote span a `traceparent` names; None if it is absent or malformed, as W3C asks."""
     match = _TRACEPARENT.fullmatch(text) if text and len(text) <= 128 else None  # noqa: PLR2004 - W3C's are 55
-    if match is None or match[1] == _NO_TRACE or match[2] == _NO_SPAN:
+    if match is None:
         return None
-    flags = TraceFlags(int(match[3], 16) & TraceFlags.SAMPLED)
-    return SpanContext(int(match[1], 16), int(match[2], 16), is_remote=True, trace_flags=flags)
+    version, trace_id, span_id, flags, more = match.groups()
+    if trace_id == _NO_TRACE or span_id == _NO_SPAN or (version == "00" and more):
+        return None
+    sampled = TraceFlags(int(flags, 16) & TraceFlags.SAMPLED)
+    return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=sampled)
 
 
 def format_traceparent(context: SpanContext) -> str:
@@ -80,12 +85,31 @@ def span(
     name: str, kind: SpanKind = SpanKind.INTERNAL, attributes: Mapping[str, AttributeValue] | None = None
 ) -> Iterator[Span | None]:
     """A child of the work under way; costs nothing and yields None where that is not recorded."""
-    parent = parse_traceparent(_current.get())
-    if parent is None or not parent.trace_flags.sampled:
+    parent = _recorded_parent()
+    if parent is None:
         yield None
         return
     with _recorded(name, kind, parent, attributes) as child:
         yield child
+
+
+def begin_span(name: str, kind: SpanKind, attributes: Mapping[str, AttributeValue]) -> Span | None:
+    """A child whose end comes in another call: the caller's to end. None where the work is not recorded."""
+    parent = _recorded_parent()
+    return _start(name, kind, parent, attributes) if parent else None
+
+
+def _recorded_parent() -> SpanContext | None:
+    parent = parse_traceparent(_current.get())
+    return parent if parent is not None and parent.trace_flags.sampled else None
+
+
+def _start(
+    name: str, kind: SpanKind, parent: SpanContext | None, attributes: Mapping[str, AttributeValue] | None
+) -> Span:
+    # An empty context rather than none: no ambient span may become the parent.
+    context = trace.set_span_in_context(NonRecordingSpan(parent), Context()) if parent else Context()
+    return _tracer.start_span(name, context, kind, attributes)
 
 
 @contextmanager
@@ -95,8 +119,7 @@ def _recorded(
     parent: SpanContext | None,
     attributes: Mapping[str, AttributeValue] | None = None,
 ) -> Iterator[Span]:
-    context = trace.set_span_in_context(NonRecordingSpan(parent)) if parent else None
-    recorded = _tracer.start_span(name, context, kind, attributes)
+    recorded = _start(name, kind, parent, attributes)
     try:
         with _as_current(format_traceparent(recorded.get_span_context())):
             yield recorded
@@ -121,18 +144,47 @@ def _as_current(traceparent: str) -> Iterator[None]:
         _current.reset(token)
 
 
-@asynccontextmanager
-async def open_tracing(settings: TracingSettings, service: str) -> AsyncIterator[None]:
-    """Export this process's spans as `service` until closed; the last flush runs in a thread and takes at most 3 s."""
-    if not settings.endpoint:
-        yield
-        return
-    provider = TracerProvider(sampler=ALWAYS_ON, resource=Resource.create({"service.name": service}))
-    exporter = OTLPSpanExporter(f"{settings.endpoint}/v1/traces", timeout=_EXPORT_SECONDS)
-    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=500))
-    trace.set_tracer_provider(provider)
+@contextmanager
+def recording_by(provider: TracerProvider) -> Iterator[None]:
+    """Make this process's spans by `provider` for a while.
+
+    Not the global provider: that can be set but once, and FastAPI and redis-py would record by it on their own account.
+    """
+    global _tracer  # noqa: PLW0603 - what a process exports to is the process's
+    before, _tracer = _tracer, provider.get_tracer("shop")
     try:
         yield
     finally:
-        flush = asyncio.create_task(asyncio.to_thread(provider.shutdown))
-        await asyncio.wait([flush], timeout=_FLUSH_SECONDS)
+        _tracer = before
+
+
+@asynccontextmanager
+async def open_tracing(settings: TracingSettings, service: str) -> AsyncIterator[None]:
+    """Export this process's spans as `service` until closed; the last flush takes at most 3 s."""
+    if not settings.endpoint:
+        yield
+        return
+    exporter = OTLPSpanExporter(f"{settings.endpoint}/v1/traces", timeout=_EXPORT_SECONDS)
+    resource = Resource.create({"service.name": service})
+    provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=500))
+    try:
+        with recording_by(provider):
+            yield
+    finally:
+        await _flush(provider)
+
+
+async def _flush(provider: TracerProvider) -> None:
+    """In a daemon thread: the loop's executor would be joined at exit, however long a dead collector takes."""
+    loop, flushed = asyncio.get_running_loop(), asyncio.Event()
+
+    def shut_down() -> None:
+        provider.shutdown()
+        with suppress(RuntimeError):  # the loop did not wait for this
+            loop.call_soon_threadsafe(flushed.set)
+
+    threading.Thread(target=shut_down, name="flush-spans", daemon=True).start()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_FLUSH_SECONDS):
+            await flushed.wait()

@@ -1,0 +1,88 @@
+# `make` lists what there is. Every target makes what it needs first; nothing has to be installed by hand before.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+unexport PYTHONDONTWRITEBYTECODE
+
+PYTHON := .venv/bin/python
+CLUSTER := $(PYTHON) -m shop_cluster
+PYTEST := .venv/bin/pytest
+CODE := $(wildcard conftest.py libs services tools tests bench)
+PACKAGES := $(wildcard libs/* services/* tools/cluster)
+WORKERS ?= 2
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z0-9-]+:.*## / { printf "  \033[1m%-17s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\nMODE=docker or MODE=local chooses where the servers come from; SHOP_PORT_GATEWAY=8080 and the like move ports.\n'
+
+.PHONY: venv
+venv:
+	@tools/bootstrap.sh
+
+##@ The cluster
+
+.PHONY: up down nuke status logs urls seed trace dev doctor
+up: venv ## start everything: servers, services, demo data
+	@$(CLUSTER) up
+
+down: venv ## stop everything; the data stays
+	@$(CLUSTER) down
+
+nuke: venv ## stop everything and throw its data away
+	@$(CLUSTER) nuke
+
+status: venv ## what runs, and whether it answers
+	@$(CLUSTER) status
+
+logs: venv ## follow the logs; one part's with s=users-worker
+	@$(CLUSTER) logs $(s)
+
+urls: venv ## where everything is, and who may log in
+	@$(CLUSTER) urls
+
+seed: venv ## make the demo data (up does it too)
+	@$(CLUSTER) seed
+
+trace: venv ## follow one order through every service; a deactivation with a=--deactivate
+	@$(CLUSTER) trace $(a)
+
+dev: venv ## start everything, and restart services as their source changes
+	@$(CLUSTER) dev
+
+doctor: venv ## what this machine has and lacks
+	@$(CLUSTER) doctor
+
+##@ The code
+
+.PHONY: test test-unit test-integration test-e2e check format lock
+test: venv ## all tests, with coverage; below 90 % fails
+	@rm -f .coverage .coverage.*
+	@$(PYTEST) --cov --cov-report= -n $(WORKERS) --dist loadscope; tests=$$?; \
+	  .venv/bin/coverage combine --quiet --append 2>/dev/null; \
+	  .venv/bin/coverage report --fail-under=90 && exit $$tests
+
+test-unit: venv ## tests without servers, in seconds
+	@$(PYTEST) $(wildcard $(PACKAGES:=/tests/unit) tests/architecture)
+
+test-integration: venv ## tests with real servers
+	@$(PYTEST) -n $(WORKERS) --dist loadscope $(wildcard $(PACKAGES:=/tests/integration))
+
+test-e2e: venv ## tests of the whole cluster, traces included
+	@$(PYTEST) tests/e2e
+
+check: venv ## format, lint, types, imports: what CI runs
+	.venv/bin/ruff format --check $(CODE)
+	.venv/bin/ruff check $(CODE)
+	.venv/bin/mypy $(CODE)
+	.venv/bin/lint-imports
+
+format: venv ## put the code into its format
+	.venv/bin/ruff check --quiet --fix-only $(CODE)
+	.venv/bin/ruff format $(CODE)
+
+lock: venv ## compile requirements.lock anew from the pyproject files
+	.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --all-extras --no-emit-package shop-common --group dev pyproject.toml $(PACKAGES:=/pyproject.toml) -o requirements.lock

@@ -1,0 +1,13 @@
+#!/usr/bin/env python3
+"""The container's health check: exit code 0 when this process answers /livez on the port in PORT."""
+
+import http.client
+import os
+import sys
+
+connection = http.client.HTTPConnection("127.0.0.1", int(os.environ["PORT"]), timeout=2)
+try:
+    connection.request("GET", "/livez")
+    sys.exit(connection.getresponse().status != http.HTTPStatus.OK)
+except OSError as error:
+    sys.exit(f"no answer: {error}")

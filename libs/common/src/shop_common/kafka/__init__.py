@@ -1,0 +1,1 @@
+"""Kafka: producing and consuming events; the only place that imports aiokafka."""

@@ -1,0 +1,52 @@
+"""Throwing away an aiokafka client that may not answer, in bounded time and without a task or socket left behind.
+
+aiokafka only offers `stop()`, which waits for a flush or for the group for as long as that takes. The private names
+below are those of aiokafka 0.14; each is reached for because nothing public ends the tasks behind it.
+"""
+
+import asyncio
+import logging
+from itertools import chain
+from typing import Any, Final
+
+from aiokafka.errors import KafkaConnectionError, KafkaError
+
+log = logging.getLogger(__name__)
+
+_STOP_SECONDS: Final = 5.0
+_CLOSE_SECONDS: Final = 0.5
+
+
+async def discard_producer(producer: Any) -> None:
+    """Close, and fail what is not acked: whoever awaits an ack hears a connection error now, not at a deadline."""
+    producer._closed = True  # noqa: SLF001 - or its destructor complains
+    await _end(producer.client, [producer._sender.sender_task])  # noqa: SLF001 - see above
+    accumulator = producer._message_accumulator  # noqa: SLF001 - see above
+    batches = {*accumulator._pending_batches, *chain.from_iterable(accumulator._batches.values())}  # noqa: SLF001 - see above
+    accumulator.fail_all(KafkaConnectionError("the producer is thrown away"))
+    for batch in batches:
+        if batch._drain_waiter.done():  # noqa: SLF001 - see above
+            batch._drain_waiter.exception()  # noqa: SLF001 - nobody else looks at it, and asyncio complains
+
+
+async def discard_consumer(consumer: Any) -> None:
+    """Leave the group if it answers within five seconds, and close in any case."""
+    try:
+        async with asyncio.timeout(_STOP_SECONDS):
+            await consumer.stop()
+    except (KafkaError, OSError) as error:
+        log.warning("Kafka consumer did not leave its group", extra={"error": type(error).__name__})
+        coordinator, fetcher = consumer._coordinator, consumer._fetcher  # noqa: SLF001 - see above
+        names = ("_coordination_task", "_heartbeat_task", "_commit_refresh_task")
+        tasks = [getattr(coordinator, name, None) for name in names]
+        await _end(consumer._client, [*tasks, getattr(fetcher, "_fetch_task", None)])  # noqa: SLF001 - see above
+
+
+async def _end(client: Any, tasks: list[asyncio.Task[Any] | None]) -> None:
+    running = [task for task in tasks if task is not None]
+    closing = asyncio.create_task(client.close())
+    for _ in range(2):  # the first time, aiokafka's tasks may go on to wait for what will not come
+        for task in running:
+            task.cancel()
+        await asyncio.wait([closing, *running], timeout=_CLOSE_SECONDS)
+    closing.cancel()

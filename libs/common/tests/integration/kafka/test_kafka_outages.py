@@ -1,0 +1,251 @@
+"""Brokers that are late, die, freeze and come back: nothing acknowledged is lost, and nothing stays wedged."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shop_cluster.running import ensure_server
+from shop_cluster.state import State
+from shop_cluster.supervise import Supervisor
+from shop_cluster.throw_away import close_state, open_state
+from shop_common.events.envelope import MAX_DATA_BYTES, Event
+from shop_common.events.users import UserUpdated
+from shop_common.kafka import consumer as consumer_module
+from shop_common.kafka.consumer import ConsumerStuck, EventConsumer
+from shop_common.kafka.producer import EventProducer, EventTooLarge, SendFailed, open_producer
+
+Until = Callable[..., Awaitable[None]]
+Create = Callable[..., UserUpdated]
+
+
+class Broker:
+    """A broker of one test's own, which it may kill; whoever supervises it starts it again."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._supervisor = Supervisor(state)
+        self.bootstrap = f"127.0.0.1:{state.ports['kafka']}"
+
+    async def start(self) -> None:
+        await ensure_server(self._state, "kafka")
+
+    def signal(self, number: int) -> None:
+        os.kill(self._supervisor.processes()["kafka"]["pid"], number)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    folder = tmp_path / "broker"
+    yield Broker(open_state(folder, os.getpid()))
+    close_state(folder)
+
+
+@pytest.fixture
+async def sending(broker: Broker, kafka: Any) -> AsyncIterator[EventProducer]:
+    kafka.bootstrap = broker.bootstrap
+    settings = kafka.settings(request_timeout_ms=2000, send_timeout_seconds=2)
+    async with open_producer(settings) as producer:
+        yield producer
+
+
+async def send_until_acked(producer: EventProducer, event: Event, topic: str) -> int:
+    """Returns how many sends failed before."""
+    failures = 0
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await producer.send(event, topic)
+            except SendFailed:
+                failures += 1
+            else:
+                return failures
+
+
+async def test_a_broker_that_starts_late_dies_and_freezes(
+    broker: Broker, kafka: Any, sending: EventProducer, wait_until: Until, user_event: Create
+) -> None:
+    with pytest.raises(SendFailed, match=r"^no ack for .* in 2.0 s$"):
+        await sending.send(user_event().to_event(), "early")
+    with pytest.raises(SendFailed):
+        await sending.ready()
+
+    await broker.start()
+    topic = await kafka.topic(partitions=1)
+    await wait_until(sending.ready)
+    seen: list[str] = []
+    acked: list[str] = []
+
+    async def on_user_updated(event: Event, data: UserUpdated) -> None:
+        seen.append(data.username)
+
+    async def send(note: str) -> int:
+        failures = await send_until_acked(sending, user_event(note=note).to_event(), topic)
+        acked.append(note)
+        return failures
+
+    async with kafka.consuming(topic, {UserUpdated: on_user_updated}, request_timeout_ms=2000):
+        await send("before")
+        await wait_until(lambda: "before" in seen)
+
+        broker.signal(signal.SIGKILL)
+        assert await send("killed") > 0
+        await wait_until(lambda: "killed" in seen)
+
+        broker.signal(signal.SIGSTOP)
+        with pytest.raises(SendFailed):
+            await sending.send(user_event(note="unknown").to_event(), topic)
+        with pytest.raises((SendFailed, TimeoutError)):
+            await sending.ready()
+        broker.signal(signal.SIGCONT)
+        await send("thawed")
+        await wait_until(lambda: "thawed" in seen)
+
+        await asyncio.gather(*(send(f"after{number}") for number in range(50)))
+        await wait_until(lambda: set(acked) <= set(seen))
+    assert set(seen) - {"unknown"} == set(acked)
+
+
+async def test_sends_wait_for_the_same_new_producer(
+    broker: Broker, kafka: Any, sending: EventProducer, wait_until: Until, user_event: Create
+) -> None:
+    """Many sends that fail at once throw the producer away once, and all go through the next."""
+    await broker.start()
+    topic = await kafka.topic(partitions=1)
+    await wait_until(sending.ready)
+    await sending.send(user_event().to_event(), topic)
+    first = sending._producer
+
+    broker.signal(signal.SIGSTOP)
+    failures = await asyncio.gather(
+        *(sending.send(user_event().to_event(), topic) for _ in range(20)), return_exceptions=True
+    )
+    assert {type(failure) for failure in failures} == {SendFailed}
+    assert sending._producer is None
+    broker.signal(signal.SIGCONT)
+    await wait_until(sending.ready)
+
+    assert sending._producer is not first
+    await wait_until(lambda: not sending._discarding)
+    await sending.send(user_event().to_event(), topic)
+
+
+async def test_closing_does_not_wait_for_a_broker_that_is_gone(
+    broker: Broker, kafka: Any, wait_until: Until, user_event: Create
+) -> None:
+    await broker.start()
+    kafka.bootstrap = broker.bootstrap
+    topic = await kafka.topic(partitions=1)
+    async with asyncio.timeout(30), open_producer(kafka.settings()) as producer:
+        await producer.send(user_event().to_event(), topic)
+        broker.signal(signal.SIGSTOP)
+        waiting = asyncio.create_task(producer.send(user_event().to_event(), topic))
+        await wait_until(
+            lambda: producer._producer._message_accumulator._batches or producer._producer._sender._in_flight
+        )
+    with pytest.raises(SendFailed):
+        await waiting
+    with pytest.raises(SendFailed, match="closed"):
+        await producer.send(user_event().to_event(), topic)
+    broker.signal(signal.SIGCONT)
+
+
+async def test_what_is_too_large_is_refused_here_or_by_the_topic(kafka: Any, user_event: Create) -> None:
+    topic = await kafka.topic(partitions=1, **{"max.message.bytes": "2000"})
+    event = user_event().to_event()
+
+    def with_bytes(size: int) -> Event:
+        return Event(**{name: getattr(event, name) for name in event.__slots__} | {"data": b"x" * size})
+
+    async with open_producer(kafka.settings()) as producer:
+        with pytest.raises(EventTooLarge, match="more than 900000"):
+            await producer.send(with_bytes(MAX_DATA_BYTES + 1), topic)
+        with pytest.raises(EventTooLarge, match="takes no record of this size"):
+            await producer.send(with_bytes(3000), topic)
+        await producer.send(event, topic)
+    assert len(await kafka.read(topic, 1)) == 1
+
+
+async def silent(*_: Any, **__: Any) -> None:
+    """A consumer that hangs without an error, as aiokafka's have done."""
+    await asyncio.Event().wait()
+
+
+async def test_a_silent_consumer_is_replaced(
+    kafka: Any, wait_until: Until, user_event: Create, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = await kafka.topic(partitions=1)
+    created: list[Any] = []
+    seen: list[str] = []
+
+    class FirstOneSilent(consumer_module.AIOKafkaConsumer):  # type: ignore[misc] # aiokafka ships no types
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            created.append(self)
+            if len(created) == 1:
+                self.getmany = silent
+
+    monkeypatch.setattr(consumer_module, "AIOKafkaConsumer", FirstOneSilent)
+
+    async def on_user_updated(event: Event, data: UserUpdated) -> None:
+        seen.append(data.username)
+
+    await kafka.put(topic, user_event())
+    async with kafka.consuming(topic, {UserUpdated: on_user_updated}, stuck_seconds=1):
+        await wait_until(lambda: len(seen) == 1)
+    assert len(created) == 2
+
+
+async def test_a_consumer_that_stays_silent_ends_the_process(
+    kafka: Any, user_event: Create, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = await kafka.topic(partitions=1)
+    monkeypatch.setattr(consumer_module.AIOKafkaConsumer, "getmany", silent)
+    await kafka.put(topic, user_event())
+
+    settings = kafka.settings(stuck_seconds=1)
+    async with open_producer(settings) as producer:
+        consumer = EventConsumer(settings, group=kafka.group, topics=[topic], handlers={}, producer=producer)
+        with pytest.raises(ConsumerStuck):
+            async with asyncio.timeout(40):
+                await consumer.run(asyncio.Event())
+
+
+async def test_silence_without_lag_is_no_trouble(kafka: Any, wait_until: Until, user_event: Create) -> None:
+    topic, seen = await kafka.topic(partitions=1), []
+
+    async def on_user_updated(event: Event, data: UserUpdated) -> None:
+        seen.append(data.username)
+
+    await kafka.put(topic, user_event())
+    async with kafka.consuming(topic, {UserUpdated: on_user_updated}, stuck_seconds=0.3) as consumer:
+        await wait_until(lambda: len(seen) == 1)
+        [box] = consumer._membership._boxes.values()
+        first = box.moved_at
+        # The watchdog looks every 0.05 s, and says of what is done that it has moved.
+        await wait_until(lambda: box.moved_at > first + 1)
+        assert consumer._membership.assigned
+
+
+async def test_a_bug_in_the_delivery_ends_the_consumer(
+    kafka: Any, user_event: Create, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anything else would be a record that nobody handles and that holds back its partition for ever."""
+    topic = await kafka.topic(partitions=1)
+    await kafka.put(topic, user_event())
+    settings = kafka.settings()
+    async with open_producer(settings) as producer:
+        consumer = EventConsumer(settings, group=kafka.group, topics=[topic], handlers={}, producer=producer)
+
+        async def broken(*_: Any) -> bool:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(consumer._delivery, "deliver", broken)
+        with pytest.raises(ZeroDivisionError):
+            async with asyncio.timeout(30):
+                await consumer.run(asyncio.Event())
+    assert await kafka.committed(topic) == {}

@@ -1,0 +1,169 @@
+"""HTTP in: the table of what is passed on to whom, and the dashboard. Plain ASGI, since nothing here parses a body."""
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from shop_common.context import remaining_seconds
+from shop_gateway.errors import InvalidPath
+from shop_gateway.headers import query_text, to_upstream, wants_all_or_nothing
+from shop_gateway.models import CALLER, Answer, Call, Caller, Owner
+from shop_gateway.resources import Resources
+from shop_gateway.schemas import dashboard_body, section_status
+from shop_gateway.service import RequiredRefused
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_WITH_BODY = frozenset({"POST", "PATCH"})
+_WITHOUT_BODY = frozenset({204, 304})
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Passes one route on to the service that owns it."""
+
+    method: str
+    path: str
+    owner: Owner
+    public: bool = False
+
+    async def __call__(self, scope: Scope, receive: Receive) -> Reply:
+        if not self.public:
+            _caller(scope).authenticated()
+        target = _checked_path(scope)
+        if query := scope["query_string"]:
+            target = f"{target}?{query_text(query)}"
+        body = await _body(receive) if self.method in _WITH_BODY else None
+        call = Call(self.method, self.path, target, to_upstream(scope["headers"]), body)
+        started = time.perf_counter()
+        answer = await _resources(scope).upstreams[self.owner].call(call, remaining_seconds())
+        return _passed_on(answer, _timing(scope, [(self.owner, time.perf_counter() - started)]))
+
+
+@dataclass(frozen=True, slots=True)
+class Dashboard:
+    """Gathers what both services own of one user: of `{user_id}`, or of whoever asks."""
+
+    path: str
+    method: str = "GET"
+
+    async def __call__(self, scope: Scope, _: Receive) -> Reply:
+        caller = _caller(scope)
+        principal = caller.authenticated()
+        _checked_path(scope)
+        user_id = scope["path_params"].get("user_id", principal.user_id)
+        credentials = {"authorization": to_upstream(scope["headers"])["authorization"]}
+        strict = wants_all_or_nothing(scope["headers"])
+        try:
+            sections = await _resources(scope).dashboards.gather(
+                user_id, credentials, arrived=caller.arrived, strict=strict
+            )
+        except RequiredRefused as refused:
+            return _passed_on(refused.answer, _timing(scope, []))
+        complete = all(section.problem is None for section in sections)
+        headers = {
+            "content-type": "application/json",
+            "cache-control": "private, no-cache" if complete else "no-store",
+            "section-status": section_status(sections),
+            "server-timing": _timing(scope, [(section.name, section.seconds) for section in sections]),
+        }
+        return Reply(200, headers, dashboard_body(sections))
+
+
+ROUTES: tuple[Forward | Dashboard, ...] = (
+    Forward("GET", "/.well-known/jwks.json", "users", public=True),
+    Forward("POST", "/v1/auth/token", "users", public=True),
+    Forward("POST", "/v1/auth/refresh", "users", public=True),
+    Forward("POST", "/v1/auth/logout", "users", public=True),
+    Forward("GET", "/v1/me", "users"),
+    Dashboard("/v1/me/dashboard"),
+    Forward("GET", "/v1/users", "users"),
+    Forward("POST", "/v1/users", "users", public=True),
+    Forward("GET", "/v1/users/{user_id}", "users"),
+    Forward("PATCH", "/v1/users/{user_id}", "users"),
+    Forward("DELETE", "/v1/users/{user_id}", "users"),
+    Forward("POST", "/v1/users/{user_id}/password", "users"),
+    Forward("GET", "/v1/users/{user_id}/stats", "users"),
+    Dashboard("/v1/users/{user_id}/dashboard"),
+    Forward("GET", "/v1/orders", "orders"),
+    Forward("POST", "/v1/orders", "orders"),
+    Forward("GET", "/v1/orders/{order_id}", "orders"),
+    Forward("POST", "/v1/orders/{order_id}/pay", "orders"),
+    Forward("POST", "/v1/orders/{order_id}/cancel", "orders"),
+)
+
+
+class _Endpoint:
+    """One route of the table as an ASGI application."""
+
+    def __init__(self, route: Forward | Dashboard) -> None:
+        self.path = route.path
+        self._handle = route
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = self  # its path is what metrics and traces call it
+        status, headers, body = await self._handle(scope, receive)
+        raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        if status not in _WITHOUT_BODY:
+            raw.append((b"content-length", str(len(body)).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": raw})
+        await send({"type": "http.response.body", "body": body})
+
+
+def create_routes() -> list[Route]:
+    """The table as Starlette's router takes it: exactly the methods named, so no HEAD beside each GET."""
+    routes = []
+    for entry in ROUTES:
+        route = Route(entry.path, _Endpoint(entry), methods=[entry.method])
+        route.methods = {entry.method}
+        routes.append(route)
+    return routes
+
+
+def _resources(scope: Scope) -> Resources:
+    resources: Resources = scope["app"].state.resources
+    return resources
+
+
+def _caller(scope: Scope) -> Caller:
+    caller: Caller = scope[CALLER]
+    return caller
+
+
+def _checked_path(scope: Scope) -> str:
+    """The decoded path: the table's own text and UUIDs, so nothing in it can be read differently upstream."""
+    for name, value in scope["path_params"].items():
+        if not _UUID.fullmatch(value):
+            raise InvalidPath("Must be a UUID with hyphens", pointer=f"#path/{name}")
+    path: str = scope["path"]
+    return path
+
+
+async def _body(receive: Receive) -> bytes:
+    """The whole body, which the request middleware has already taken and bounded."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return body
+
+
+def _passed_on(answer: Answer, timing: str) -> Reply:
+    return Reply(answer.status, {**answer.headers, "server-timing": timing}, answer.body)
+
+
+def _timing(scope: Scope, sections: list[tuple[str, float]]) -> str:
+    """`Server-Timing`: milliseconds of each call onward, and of the whole."""
+    total = time.monotonic() - _caller(scope).arrived
+    return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in [*sections, ("total", total)])

@@ -1,0 +1,77 @@
+"""Which headers pass, in either direction: those named here and no others, so hop-by-hop ones and cookies never do."""
+
+import re
+from collections.abc import Callable, Iterable
+from string import punctuation
+from urllib.parse import quote, urlsplit
+
+from shop_common.errors import BadRequest
+
+TO_UPSTREAM = {
+    name.encode(): name
+    for name in (
+        "accept",
+        "authorization",
+        "content-type",
+        "idempotency-key",
+        "if-match",
+        "if-none-match",
+    )
+}
+TO_CLIENT = (
+    "allow",
+    "cache-control",
+    "content-type",
+    "etag",
+    "idempotency-replayed",
+    "last-modified",
+    "retry-after",
+    "vary",
+    "www-authenticate",
+)
+_STRICT = re.compile(rb'(?:^|[,;])\s*handling\s*=\s*"?strict"?\s*(?:$|[,;])', re.IGNORECASE)
+
+
+def to_upstream(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """A request's headers as they go onward; 400 for one sent twice, since two readers may each believe another."""
+    passed: dict[str, str] = {}
+    for raw_name, value in raw:
+        name = TO_UPSTREAM.get(raw_name)
+        if name is None:
+            continue
+        if name in passed:
+            raise BadRequest(f"{name} was sent more than once", pointer=f"#header/{name}")
+        try:
+            passed[name] = value.decode()
+        except UnicodeDecodeError:
+            raise BadRequest(f"{name} is no text", pointer=f"#header/{name}") from None
+    return passed
+
+
+def to_client(find: Callable[[str], str | None], origin: str) -> dict[str, str]:
+    """An upstream's headers as they go back; a `Location` at `origin` loses it, one elsewhere is dropped."""
+    passed = {name: value for name in TO_CLIENT if (value := find(name)) is not None}
+    if location := _public_location(find("location"), origin):
+        passed["location"] = location
+    return passed
+
+
+def _public_location(location: str | None, origin: str) -> str | None:
+    if location is None:
+        return None
+    parts = urlsplit(location)
+    if not parts.scheme and not parts.netloc:
+        return location
+    if f"{parts.scheme}://{parts.netloc}" != origin:
+        return None
+    return parts._replace(scheme="", netloc="").geturl() or "/"
+
+
+def wants_all_or_nothing(raw: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a request's `Prefer` (RFC 7240) says `handling=strict`."""
+    return any(name == b"prefer" and _STRICT.search(value) is not None for name, value in raw)
+
+
+def query_text(raw: bytes) -> str:
+    """A query as it came, with whatever a URL may not contain percent-encoded."""
+    return quote(raw, safe=punctuation)

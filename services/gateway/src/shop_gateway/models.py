@@ -1,0 +1,65 @@
+"""What the gateway's parts hand each other: who asks, an upstream's answer, a dashboard's sections."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from shop_common.errors import AppError, Unauthenticated
+from shop_common.tokens import Principal
+
+Owner = Literal["users", "orders"]
+CALLER = "shop.caller"
+"""The key of the `Caller` in an ASGI scope."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: a principal, or why there is none."""
+
+    principal: Principal | None
+    refusal: AppError | None
+    client: str
+    """Whose requests are counted together: a user, or an address."""
+    arrived: float
+    """`time.monotonic()` when the gateway began with the request."""
+
+    def authenticated(self) -> Principal:
+        """The principal; otherwise 401, or 503 where tokens cannot be checked."""
+        if self.principal is None:
+            raise self.refusal or Unauthenticated("Send Authorization: Bearer and an access token")
+        return self.principal
+
+
+class Call(NamedTuple):
+    """One request onward."""
+
+    method: str
+    route: str
+    """The path as the table has it, which names the call in traces."""
+    target: str
+    """The path and the query to ask for."""
+    headers: Mapping[str, str]
+    body: bytes | None = None
+
+
+class Answer(NamedTuple):
+    """What an upstream answered: only headers that may be passed on, names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class SectionProblem(NamedTuple):
+    status: int
+    code: str
+    detail: str
+
+
+class SectionOutcome(NamedTuple):
+    """One section as it came back: a JSON object's bytes, or what went wrong."""
+
+    name: str
+    seconds: float
+    body: bytes | None
+    problem: SectionProblem | None

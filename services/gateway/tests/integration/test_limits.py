@@ -1,0 +1,147 @@
+"""Rate limits over real Redis: exact for all gateways together, per user or address, and never an error."""
+
+import asyncio
+import uuid
+from contextlib import AsyncExitStack
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from shop_common.redis import open_redis
+from shop_common.testing import TokenIssuer
+from shop_gateway.rate_limit import SCRIPT, RateLimiter
+from shop_gateway.settings import EdgeRedisSettings, RateLimitSettings
+
+USER_ID = "0d4c9b3e-6f5a-4b7e-9a51-2f1f7e1f0001"
+OTHER_ID = "0d4c9b3e-6f5a-4b7e-9a51-2f1f7e1f0002"
+
+
+def _quota(requests: int) -> dict[str, Any]:
+    """One that does not come back while a test runs, counted in Redis however busy the machine is."""
+    return {"requests": requests, "window_seconds": 86_400, "key_prefix": f"{uuid.uuid4()}:", "redis_seconds": 60}
+
+
+def _patient(redis_url: str) -> EdgeRedisSettings:
+    return EdgeRedisSettings(url=SecretStr(redis_url), acquire_seconds=60, command_seconds=60)
+
+
+async def test_of_many_at_once_over_several_gateways_exactly_the_quota_passes(redis_url: str) -> None:
+    limits = RateLimitSettings(**_quota(37))
+    async with AsyncExitStack() as stack:
+        limiters = []
+        for _ in range(4):
+            redis = await stack.enter_async_context(open_redis(_patient(redis_url)))
+            limiters.append(RateLimiter(limits, redis.register_script(SCRIPT)))
+        verdicts = await asyncio.gather(*(limiter.take("user:a") for limiter in limiters for _ in range(40)))
+        assert sum(verdict.allowed for verdict in verdicts) == 37
+        assert sorted(verdict.remaining for verdict in verdicts if verdict.allowed) == list(range(37))
+        assert (await limiters[0].take("user:b", 37)).remaining == 0, "several at once"
+        assert not (await limiters[1].take("user:b")).allowed
+        assert all(limiter._local == {} for limiter in limiters), "all of them were counted in Redis"
+
+
+async def test_what_redis_keeps_goes_away_with_the_window(redis_url: str) -> None:
+    limits = RateLimitSettings(**_quota(10) | {"window_seconds": 1000})
+    async with open_redis(_patient(redis_url)) as redis:
+        limiter = RateLimiter(limits, redis.register_script(SCRIPT))
+        assert (await limiter.take("a")).wait_seconds == 100
+        assert 0 < await redis.ttl(f"{limits.key_prefix}a") <= 100, "one request of ten comes back in 100 s"
+        for _ in range(9):
+            await limiter.take("a")
+        assert 900 < await redis.ttl(f"{limits.key_prefix}a") <= 1000
+
+
+async def test_the_fields_count_down_and_the_next_is_429(open_gateway: Any, bearer: dict[str, str]) -> None:
+    gateway: httpx.AsyncClient = await open_gateway(rate_limit=_quota(3))
+    for left in (2, 1, 0):
+        response = await gateway.get("/v1/orders", headers=bearer)
+        assert response.status_code == 200
+        assert response.headers["ratelimit-policy"] == '"default";q=3;w=86400'
+        name, remaining, wait = response.headers["ratelimit"].split(";")
+        assert (name, remaining) == ('"default"', f"r={left}")
+        assert 0 < int(wait.removeprefix("t=")) <= 28_800
+    refused = await gateway.get("/v1/orders", headers=bearer)
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.headers["ratelimit"] == f'"default";r=0;t={refused.headers["retry-after"]}'
+    assert 28_000 < int(refused.headers["retry-after"]) <= 28_800
+
+
+async def test_users_are_counted_apart_and_strangers_by_address(
+    open_gateway: Any, issuer: TokenIssuer, users: Any, act: Any
+) -> None:
+    users.on("POST /v1/auth/token", act.answer({}))
+    gateway = await open_gateway(rate_limit=_quota(1))
+    assert (await gateway.get("/v1/orders", headers=issuer.bearer(USER_ID))).status_code == 200
+    assert (await gateway.get("/v1/orders", headers=issuer.bearer(USER_ID))).status_code == 429
+    assert (await gateway.get("/v1/orders", headers=issuer.bearer(OTHER_ID))).status_code == 200
+    assert (await gateway.post("/v1/auth/token")).status_code == 200
+    assert (await gateway.post("/v1/auth/token")).status_code == 429
+    guess = {"Authorization": f"Bearer {TokenIssuer().token(USER_ID)}"}
+    assert (await gateway.get("/v1/orders", headers=guess)).status_code == 429, "a bad token is the address's"
+
+
+async def test_an_address_is_believed_of_trusted_proxies_only(open_gateway: Any) -> None:
+    def via(client: str) -> dict[str, str]:
+        return {"X-Forwarded-For": client}
+
+    believing = await open_gateway(rate_limit=_quota(1), trusted_proxies=["127.0.0.0/8"])
+    statuses = [(await believing.get("/docs", headers=via(client))).status_code for client in ("1.1.1.1", "2.2.2.2")]
+    assert statuses == [200, 200]
+    doubting = await open_gateway(rate_limit=_quota(1))
+    statuses = [(await doubting.get("/docs", headers=via(client))).status_code for client in ("1.1.1.1", "2.2.2.2")]
+    assert statuses == [200, 429]
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/nowhere"), ("PUT", "/v1/users"), ("GET", "/v1/me")])
+async def test_refusals_are_counted_too(method: str, path: str, open_gateway: Any) -> None:
+    gateway = await open_gateway(rate_limit=_quota(1))
+    first = await gateway.request(method, path)
+    assert first.status_code in {401, 404, 405}
+    assert first.headers["ratelimit"].startswith('"default";r=0;')
+    assert (await gateway.request(method, path)).status_code == 429
+
+
+async def test_probes_are_never_counted(open_gateway: Any) -> None:
+    gateway = await open_gateway(rate_limit=_quota(1))
+    for path in ("/livez", "/readyz", "/health") * 2:
+        response = await gateway.get(path)
+        assert response.status_code == 200
+        assert "ratelimit" not in response.headers
+
+
+async def test_without_redis_the_process_counts_and_nobody_gets_an_error(
+    open_gateway: Any, bearer: dict[str, str], restartable: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    nothing_there = restartable.url.replace("http", "redis")
+    gateway = await open_gateway(redis={"url": nothing_there}, rate_limit=_quota(5))
+    assert (await gateway.get("/readyz")).status_code == 200
+    responses = await asyncio.gather(*(gateway.get("/v1/orders", headers=bearer) for _ in range(20)))
+    assert sorted(response.status_code for response in responses) == [200] * 5 + [429] * 15
+    lines = [record for record in caplog.records if record.name == "shop_gateway.rate_limit"]
+    assert [record.getMessage() for record in lines] == ["rate limits are counted per process: no Redis"]
+
+
+async def test_a_redis_that_does_not_answer_costs_one_wait(
+    open_gateway: Any, bearer: dict[str, str], mute_redis: str
+) -> None:
+    gateway = await open_gateway(redis={"url": mute_redis}, rate_limit=_quota(5) | {"redis_seconds": 0.2})
+    for _ in range(3):
+        async with asyncio.timeout(2):
+            assert (await gateway.get("/v1/orders", headers=bearer)).status_code == 200
+
+
+async def test_a_script_redis_has_forgotten_is_sent_again(redis_url: str) -> None:
+    async with open_redis(_patient(redis_url)) as redis:
+        limiter = RateLimiter(RateLimitSettings(**_quota(5)), redis.register_script(SCRIPT))
+        await limiter.take("a")
+        await _forget_scripts(redis)
+        assert (await limiter.take("a")).remaining == 3
+        assert limiter._local == {}
+
+
+async def _forget_scripts(redis: Redis) -> None:
+    await redis.script_flush()

@@ -1,0 +1,190 @@
+"""Orders over HTTP."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response, status
+
+from shop_common.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    PayloadTooLarge,
+    PreconditionFailed,
+    PreconditionRequired,
+    Unauthenticated,
+    Unavailable,
+)
+from shop_common.preconditions import etag, expected_version
+from shop_common.problems import problems
+from shop_common.request import BodyTimeout, HeadersTooLarge
+from shop_common.tokens import CurrentPrincipal
+from shop_orders.errors import (
+    IdempotencyKeyMissing,
+    IdempotencyKeyNotValid,
+    IdempotencyKeyReused,
+    MixedCurrencies,
+    OrderNotFound,
+    OrderStateConflict,
+    UserNotFound,
+)
+from shop_orders.models import Order
+from shop_orders.schemas import ListQuery, OrderIn, OrderOut, OrderPage
+from shop_orders.service import Done, OrderService
+
+router = APIRouter(prefix="/v1/orders", tags=["orders"])
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_ANY_REQUEST: Final = (BadRequest, Unauthenticated, HeadersTooLarge, Unavailable, DeadlineExceeded)
+_ANY_POST: Final = (*_ANY_REQUEST, BodyTimeout, PayloadTooLarge)
+_MOVE: Final = (
+    *_ANY_POST,
+    IdempotencyKeyNotValid,
+    OrderNotFound,
+    OrderStateConflict,
+    PreconditionFailed,
+    PreconditionRequired,
+)
+
+
+def _orders(request: Request) -> OrderService:
+    service: OrderService = request.app.state.resources.orders
+    return service
+
+
+def _given_key(request: Request) -> str | None:
+    # Joined, so that two of them are no valid key.
+    key = ", ".join(request.headers.getlist("Idempotency-Key"))
+    if key and not _KEY.fullmatch(key):
+        raise IdempotencyKeyNotValid("Idempotency-Key must be 1 to 255 visible ASCII characters")
+    return key or None
+
+
+def _required_key(key: Annotated[str | None, Depends(_given_key)]) -> str:
+    if key is None:
+        raise IdempotencyKeyMissing("Send an Idempotency-Key of your own choice, so that a retry is no second order")
+    return key
+
+
+def _if_match(request: Request) -> int:
+    return expected_version(request.headers.get("If-Match"))
+
+
+Orders = Annotated[OrderService, Depends(_orders)]
+GivenKey = Annotated[str | None, Depends(_given_key)]
+RequiredKey = Annotated[str, Depends(_required_key)]
+IfMatch = Annotated[int, Depends(_if_match)]
+
+
+def _header(name: str, pattern: str, description: str, *, required: bool) -> dict[str, Any]:
+    """Of the document only: their absence has answers of its own (400, 428), which no validation error is."""
+    schema = {"type": "string"} | ({"pattern": pattern} if pattern else {})
+    return {"name": name, "in": "header", "required": required, "description": description, "schema": schema}
+
+
+def _answer_headers(*names: str) -> dict[str, Any]:
+    return {"headers": {name: {"schema": {"type": "string"}, "required": name == "ETag"} for name in names}}
+
+
+_VISIBLE: Final = r"^[!-~]{1,255}$"
+_ORDER_KEY: Final = _header("Idempotency-Key", _VISIBLE, "The same key and body: the same order", required=True)
+_MOVE_KEY: Final = _header("Idempotency-Key", _VISIBLE, "Makes a retry answer like the first try", required=False)
+_IF_MATCH: Final = _header("If-Match", r'^"[0-9]{1,9}"$', "ETag of the version to change", required=True)
+_IF_NONE_MATCH: Final = _header(
+    "If-None-Match", "", "ETag of the version you have: 304 if it is current", required=False
+)
+_MOVE_DOCUMENT: Final = {"parameters": [_IF_MATCH, _MOVE_KEY]}
+
+
+@router.post(
+    "",
+    operation_id="place_order",
+    status_code=status.HTTP_201_CREATED,
+    responses={
+        **problems(*_ANY_POST, IdempotencyKeyMissing, IdempotencyKeyNotValid, IdempotencyKeyReused, MixedCurrencies),
+        201: _answer_headers("Location", "ETag", "Idempotency-Replayed"),
+    },
+    openapi_extra={"parameters": [_ORDER_KEY]},
+)
+async def place_order(
+    orders: Orders, principal: CurrentPrincipal, key: RequiredKey, body: OrderIn, response: Response
+) -> OrderOut:
+    """Place an order for yourself: confirmed at once if you are known to be active, else pending or rejected."""
+    done = await orders.place(principal, key, body.to_items())
+    response.headers["Location"] = f"{router.prefix}/{done.order.id}"
+    return _done(done, response)
+
+
+@router.get("", operation_id="list_orders", responses=problems(*_ANY_REQUEST, UserNotFound))
+async def list_orders(orders: Orders, principal: CurrentPrincipal, query: Annotated[ListQuery, Query()]) -> OrderPage:
+    """List orders, newest first: your own; an administrator sees one user's, or everybody's."""
+    user_id = None if query.user_id is None else str(query.user_id)
+    page = await orders.list_newest(principal, user_id, query.status, query.cursor, query.limit)
+    return OrderPage.model_validate(page)
+
+
+@router.get(
+    "/{order_id}",
+    operation_id="get_order",
+    response_model=OrderOut,
+    responses={
+        **problems(*_ANY_REQUEST, OrderNotFound),
+        200: _answer_headers("ETag"),
+        304: {"description": "You have the current version", **_answer_headers("ETag")},
+    },
+    openapi_extra={"parameters": [_IF_NONE_MATCH]},
+)
+async def get_order(
+    orders: Orders, principal: CurrentPrincipal, order_id: UUID, request: Request, response: Response
+) -> OrderOut | Response:
+    """Read one of your orders."""
+    order = await orders.get(principal, str(order_id))
+    headers = _headers(order)
+    if _has_current(request.headers.get("If-None-Match", ""), headers["ETag"]):
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
+    response.headers.update(headers)
+    return OrderOut.model_validate(order)
+
+
+@router.post(
+    "/{order_id}/pay",
+    operation_id="pay_order",
+    responses={**problems(*_MOVE), 200: _answer_headers("ETag", "Idempotency-Replayed")},
+    openapi_extra=_MOVE_DOCUMENT,
+)
+async def pay_order(
+    *, orders: Orders, principal: CurrentPrincipal, order_id: UUID, version: IfMatch, key: GivenKey, response: Response
+) -> OrderOut:
+    """Pay a confirmed order."""
+    return _done(await orders.pay(principal, str(order_id), version, key), response)
+
+
+@router.post(
+    "/{order_id}/cancel",
+    operation_id="cancel_order",
+    responses={**problems(*_MOVE), 200: _answer_headers("ETag", "Idempotency-Replayed")},
+    openapi_extra=_MOVE_DOCUMENT,
+)
+async def cancel_order(
+    *, orders: Orders, principal: CurrentPrincipal, order_id: UUID, version: IfMatch, key: GivenKey, response: Response
+) -> OrderOut:
+    """Cancel an order that is not paid."""
+    return _done(await orders.cancel(principal, str(order_id), version, key), response)
+
+
+def _done(done: Done, response: Response) -> OrderOut:
+    response.headers.update(_headers(done.order))
+    if done.replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return OrderOut.model_validate(done.order)
+
+
+def _headers(order: Order) -> Mapping[str, str]:
+    return {"ETag": etag(order.version), "Cache-Control": "private, no-cache"}
+
+
+def _has_current(if_none_match: str, tag: str) -> bool:
+    """Weak comparison, as reads ask for."""
+    given = [part.strip().removeprefix("W/") for part in if_none_match.split(",")]
+    return tag in given or given == ["*"]

@@ -1,0 +1,81 @@
+"""The indexes that serve every query: `python -m shop_orders.indexes` creates them; safe to repeat."""
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pymongo import ASCENDING, DESCENDING
+from pymongo.errors import OperationFailure, PyMongoError
+
+from shop_common.errors import StartupError
+from shop_common.mongo import MONGO_TRANSIENT, Database, open_mongo
+from shop_common.settings import MongoSettings, load_settings
+from shop_orders.settings import IndexSettings
+from shop_orders.store.orders import COLLECTION
+
+_WAIT_SECONDS: Final = 60.0
+_RETRY_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    name: str
+    keys: tuple[tuple[str, int], ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_NEWEST_FIRST: Final = (("created_at", DESCENDING), ("_id", DESCENDING))
+
+INDEXES: Final = (
+    Index("newest", _NEWEST_FIRST),
+    Index("by_status", (("status", ASCENDING), *_NEWEST_FIRST)),
+    Index("by_user", (("user_id", ASCENDING), *_NEWEST_FIRST)),
+    Index("by_user_and_status", (("user_id", ASCENDING), ("status", ASCENDING), *_NEWEST_FIRST)),
+    # As small as the outbox is: an order is in it only until its events are published.
+    Index("outbox", (("pending_at", ASCENDING),), {"partialFilterExpression": {"pending_at": {"$exists": True}}}),
+)
+"""Of the orders; users are only ever asked for by their ids."""
+
+
+async def create_indexes(database: Database) -> list[str]:
+    """Create what is missing; returns the names of all. StartupError where an index of that name is another one."""
+    for index in INDEXES:
+        try:
+            await database[COLLECTION].create_index(list(index.keys), name=index.name, **index.options)
+        except OperationFailure as error:
+            raise StartupError(f"index {index.name} cannot be created (code {error.code}); drop the old one") from error
+    return [index.name for index in INDEXES]
+
+
+async def _create_when_up(settings: MongoSettings) -> list[str]:
+    """Wait for a server that is starting, a minute at most."""
+    deadline = asyncio.get_running_loop().time() + _WAIT_SECONDS
+    while True:
+        try:
+            async with open_mongo(settings, "orders-indexes") as mongo:
+                return await create_indexes(mongo.database)
+        except (StartupError, PyMongoError) as error:
+            cause = error.__cause__ if isinstance(error, StartupError) else error
+            if not isinstance(cause, MONGO_TRANSIENT) or asyncio.get_running_loop().time() > deadline:
+                raise
+        await asyncio.sleep(_RETRY_SECONDS)
+
+
+def main() -> int:
+    settings = load_settings(IndexSettings)
+    try:
+        names = asyncio.run(_create_when_up(settings.mongo))
+    except StartupError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the command line's answer
+        return 1
+    except PyMongoError as error:
+        print(f"MongoDB did not create the indexes: {type(error).__name__}; try again", file=sys.stderr)  # noqa: T201 - as above
+        return 1
+    print("\n".join(names))  # noqa: T201 - as above
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""HTTP in: thin routes over the use cases."""

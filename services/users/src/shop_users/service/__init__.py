@@ -1,0 +1,1 @@
+"""The use cases: what HTTP routes and events lead to."""

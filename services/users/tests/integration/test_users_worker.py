@@ -1,0 +1,125 @@
+"""The worker against real PostgreSQL, Kafka and SMTP: what the API commits is published, counted and mailed."""
+
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from mailbox import Maildir
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import REGISTRY
+
+from shop_cluster.pytest_plugin import Server
+from shop_common.events import orders, users
+from shop_common.events.contract import Contract
+from shop_common.events.envelope import Event
+from shop_common.events.money import Money
+from shop_common.events.orders import OrderItem, OrderPaid, OrderPlaced
+from shop_common.events.users import UserRegistered
+from shop_common.kafka.producer import EventProducer, open_producer
+from shop_common.kafka.settings import KafkaSettings
+from shop_common.kafka.topics import create_topics
+from shop_common.postgres import Postgres
+from shop_common.testing import open_app_client
+from shop_users.settings import Settings, SmtpSettings
+from shop_users.worker import MAIL_GROUP, ORDERS_GROUP, create_worker
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def settings(settings: Settings, kafka_bootstrap: str, mail_server: Server) -> Settings:
+    kafka = KafkaSettings(bootstrap_servers=kafka_bootstrap, session_timeout_ms=6000)
+    smtp = SmtpSettings(host=mail_server.host, port=mail_server.port)
+    return settings.model_copy(update={"kafka": kafka, "smtp": smtp})
+
+
+@pytest.fixture
+async def worker(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    await create_topics(settings.kafka.bootstrap_servers)
+    async with open_app_client(create_worker(settings)) as probe:
+        yield probe
+
+
+@pytest.fixture
+async def producer(settings: Settings) -> AsyncIterator[EventProducer]:
+    async with open_producer(settings.kafka) as opened:
+        yield opened
+
+
+def order_event(contract: type[Contract], user_id: str, order_id: uuid.UUID, version: int, status: str) -> Event:
+    price = Money(amount=1250, currency="EUR")
+    return contract(
+        id=order_id,
+        user_id=uuid.UUID(user_id),
+        status=status,
+        items=(OrderItem(sku="sku", quantity=2, unit_price=price),),
+        total=Money(amount=2500, currency="EUR"),
+        version=version,
+        created_at=NOW,
+        updated_at=NOW,
+    ).to_event()
+
+
+def handled(group: str, event_type: str) -> float:
+    labels = {"group": group, "type": event_type, "outcome": "handled"}
+    return REGISTRY.get_sample_value("shop_events_consumed_total", labels) or 0
+
+
+async def test_from_the_api_through_kafka_to_mail_and_statistics(
+    client: httpx.AsyncClient,
+    register: Any,
+    worker: httpx.AsyncClient,
+    producer: EventProducer,
+    postgres: Postgres,
+    mail_server: Server,
+    until: Any,
+) -> None:
+    name = f"ada-{uuid.uuid4().hex[:8]}"
+    ada = await register(name)
+
+    async def published_and_mailed() -> bool:
+        waiting = await postgres.fetchval("SELECT count(*) FROM outbox")
+        return waiting == 0 and mails(mail_server, ada.user["email"]) == 1
+
+    await until(published_and_mailed)
+    ready = await worker.get("/readyz")
+    assert (ready.status_code, set(ready.json()["checks"])) == (200, {"postgres", "kafka", ORDERS_GROUP, MAIL_GROUP})
+
+    order_id, paid_before = uuid.uuid4(), handled(ORDERS_GROUP, OrderPaid.TYPE)
+    paid = order_event(OrderPaid, ada.id, order_id, 3, "paid")
+    for event in (paid, order_event(OrderPlaced, ada.id, order_id, 1, "pending"), paid):
+        await producer.send(event, orders.TOPIC)
+    registered = UserRegistered(
+        id=uuid.UUID(ada.id),
+        email=ada.user["email"],
+        username=name,
+        full_name=None,
+        role="customer",
+        is_active=True,
+        version=1,
+        created_at=NOW,
+        updated_at=NOW,
+    ).to_event()
+    before = handled(MAIL_GROUP, UserRegistered.TYPE)
+    for _ in range(2):
+        await producer.send(registered, users.TOPIC)
+
+    async def all_handled() -> bool:
+        mailing, counting = handled(MAIL_GROUP, UserRegistered.TYPE), handled(ORDERS_GROUP, OrderPaid.TYPE)
+        return mailing == before + 2 and counting == paid_before + 2
+
+    await until(all_handled)
+    answer = await client.get(f"{ada.path}/stats", headers=ada.bearer)
+    assert answer.json() == {
+        "orders": 1,
+        "paid": 1,
+        "cancelled": 0,
+        "spent": [{"amount": 2500, "currency": "EUR"}],
+    }
+    assert mails(mail_server, ada.user["email"]) == 1
+
+
+def mails(mail_server: Server, address: str) -> int:
+    return sum(mail["To"] == address for mail in Maildir(mail_server.url))

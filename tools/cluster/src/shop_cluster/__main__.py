@@ -1,0 +1,5 @@
+"""`python -m shop_cluster`."""
+
+from shop_cluster.cli import main
+
+main()

@@ -1,0 +1,57 @@
+"""The cluster in Docker Compose, where a Docker engine answers."""
+
+import os
+import shutil
+import subprocess
+
+from shop_cluster.failures import ClusterError
+from shop_cluster.services import ADMIN_EMAIL
+from shop_cluster.state import ROOT, State, write_private
+
+# File name, which for a service's secret is the setting it is → the secret.
+SECRETS = {
+    "postgres_superuser": "postgres_superuser",
+    "users_postgres__password": "postgres_users",
+    "users_admin__password": "admin",
+    "users_cursor_key": "cursor_key_users",
+    "orders_cursor_key": "cursor_key_orders",
+}
+
+
+def why_not() -> str | None:
+    """None where Compose v2 can run containers here, else the reason in words."""
+    if shutil.which("docker") is None:
+        return "there is no docker here"
+    if _docker("compose", "version").returncode:
+        return "docker has no Compose v2 here"
+    if _docker("info").returncode:
+        return "no Docker engine answers here"
+    return None
+
+
+def _docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=20, check=False)
+    except subprocess.TimeoutExpired as slow:
+        return subprocess.CompletedProcess(slow.cmd, 1, "", "timed out")
+
+
+def compose(state: State, *arguments: str) -> None:
+    """Run Compose on this checkout's file with this cluster's ports and secrets; raises when it fails."""
+    folder = state.place("compose", "secrets", "any").parent
+    folder.parent.chmod(0o700)
+    for name, secret in SECRETS.items():
+        path = folder / name
+        write_private(path, state.secret(secret))
+        path.chmod(0o644)  # the containers' accounts must read it; the folder above is closed
+    ports = {f"SHOP_PORT_{name.upper()}": str(port) for name, port in state.ports.items()}
+    done = subprocess.run(
+        ["docker", "compose", "--project-directory", str(ROOT), *arguments],
+        env={**os.environ, **ports, "SHOP_ADMIN_EMAIL": ADMIN_EMAIL},
+        check=False,
+    )
+    if done.returncode:
+        raise ClusterError(
+            f"docker compose {arguments[0]} ended with {done.returncode}",
+            remedy="see the lines above; `make up MODE=local` does without Docker",
+        )

