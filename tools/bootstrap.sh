@@ -72,5 +72,5 @@ editable=()
 for package in libs/*/ services/*/ tools/*/; do
   [ ! -e "$package/pyproject.toml" ] || editable+=(-e "$package")
 done
-uv pip install --no-deps --no-build-isolation "${editable[@]}"
+uv pip install --no-deps --no-sources --no-build-isolation "${editable[@]}"
 fingerprint >"$stamp"

@@ -13,6 +13,7 @@ import pytest
 
 from shop_cluster.pytest_plugin import Cluster
 
+CONFIG = Path(__file__).with_name("schemathesis.toml")
 SEED = "20261121"
 EXAMPLES_PER_OPERATION = "25"
 MINUTES = 5
@@ -25,7 +26,8 @@ async def test_the_service_keeps_to_its_document(service: str, cluster: Cluster,
     url = {"users": cluster.users_url, "orders": cluster.orders_url, "gateway": cluster.gateway_url}[service]
     report = tmp_path / "report.json"
     fuzzing = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--checks", "all"),
+        *(Path(sys.executable).with_name("schemathesis"), "--config-file", CONFIG, "run", f"{url}/openapi.json"),
+        *("--checks", "all"),
         *("--header", f"Authorization: {person.bearer['Authorization']}", "--seed", SEED),
         *("--max-examples", EXAMPLES_PER_OPERATION, "--continue-on-failure", "--no-color"),
         *("--report", "json", "--report-json-path", str(report)),

@@ -48,7 +48,7 @@ PREFER = {
     "in": "header",
     "required": False,
     "description": "`handling=strict`: 502 or 504 instead of an answer with a failed section",
-    "schema": {"type": "string", "maxLength": 200},
+    "schema": {"type": "string"},
     "example": "handling=strict",
 }
 

@@ -37,10 +37,13 @@ function length(microseconds) {
   return `${(microseconds / 1e6).toFixed(2)} s`;
 }
 
+// Far apart for the platform's own; a service added later gets one from its name.
+const HUES = { gateway: 212, users: 150, "users-worker": 95, orders: 335, "orders-worker": 30 };
+
 function colour(service) {
   let hash = 7;
   for (const letter of service) hash = (hash * 31 + letter.codePointAt(0)) % 360;
-  return `hsl(${hash} 58% 52%)`;
+  return `hsl(${HUES[service] ?? hash} 58% 50%)`;
 }
 
 const chip = (service) => element("span", { className: "chip", textContent: service, style: { "--colour": colour(service) } });
@@ -86,7 +89,7 @@ function listRow({ trace, start, duration, spans, services, root, errors }, long
     element("span", { className: "number quiet", textContent: new Date(start / 1000).toLocaleTimeString(), title: new Date(start / 1000).toString() }),
     element("span", { className: "what" },
       element("div", { className: "name", textContent: root.operationName }),
-      element("div", { className: "chips" }, ...services.map(chip), element("span", { textContent: `${spans.length} spans` }), ...failed)),
+      element("div", { className: "chips" }, ...services.map(chip), element("span", { textContent: `${spans.length} ${spans.length === 1 ? "span" : "spans"}` }), ...failed)),
     element("span", { className: "lengths" },
       element("div", { className: "length", style: { width: `${(100 * duration) / longest}%` } })),
     element("span", { className: "number right", textContent: length(duration) }));

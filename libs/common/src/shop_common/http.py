@@ -13,7 +13,10 @@ from shop_common.settings import HttpClientSettings
 
 @asynccontextmanager
 async def open_http_pool(settings: HttpClientSettings) -> AsyncIterator[Client]:
-    """A bounded keep-alive pool; no redirects, no proxies from the environment, no decompression."""
+    """A bounded keep-alive pool; no redirects, no proxies from the environment, no decompression.
+
+    A request whose task is cancelled goes on inside, and keeps its place, until its own timeout: give each a short one.
+    """
     builder = (
         ClientBuilder()
         .connect_timeout(timedelta(seconds=settings.connect_seconds))

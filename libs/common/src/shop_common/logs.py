@@ -25,6 +25,7 @@ class _Formatter(JsonFormatter):
         return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        log_data.pop("color_message", None)  # uvicorn's, for terminals
         return {name: value for name, value in log_data.items() if value != ""}
 
 

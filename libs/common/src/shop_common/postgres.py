@@ -47,7 +47,7 @@ class Postgres:
         connection = await self._acquire()
         try:
             yield connection
-        except asyncpg.InterfaceError as error:
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             if _is_lost(connection):  # the driver has the same class for calls that are wrong
                 raise asyncpg.ConnectionDoesNotExistError(str(error)) from error
             raise

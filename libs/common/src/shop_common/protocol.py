@@ -46,6 +46,10 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._in_head = True
         super().on_message_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn would say in plain text."""
+        self._hang_up(400, "bad_request", "Bad request", msg)
+
     def _watch_head(self) -> None:
         self._head_timer = self.loop.call_later(_HEAD_SECONDS, self._head_is_late)
 

@@ -7,6 +7,8 @@ A service declares `class Settings(ServiceSettings)` with `model_config = settin
 import os
 import re
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -21,7 +23,7 @@ from pydantic import (
 )
 from pydantic_settings import (
     BaseSettings,
-    NestedSecretsSettingsSource,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -157,12 +159,27 @@ class ServiceSettings(BaseSettings):
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - part of the signature
-        file_secret_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments win over the environment, the environment over secret files; `.env` is the cluster's business."""
-        directory = os.environ.get(f"{settings_cls.model_config.get('env_prefix', '')}SECRETS_DIR", "/run/secrets")
-        files = NestedSecretsSettingsSource(file_secret_settings, secrets_dir=directory, secrets_dir_missing="ok")
-        return init_settings, env_settings, files
+        return init_settings, env_settings, _SecretFiles(settings_cls)
+
+
+class _SecretFiles(EnvSettingsSource):
+    """Variables as files named in lower case. The directory is shared: only the service's own prefix is read."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        directory = Path(os.environ.get(f"{self.env_prefix}SECRETS_DIR", "/run/secrets"))
+        prefix = self.env_prefix.lower()
+        files = directory.iterdir() if directory.is_dir() else ()
+        return {file.name: _read_secret(file) for file in files if file.name.startswith(prefix) and file.is_file()}
+
+
+def _read_secret(file: Path) -> str:
+    try:
+        return file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the secret file {file.name} cannot be read ({type(error).__name__})") from error
 
 
 def settings_config(prefix: str) -> SettingsConfigDict:
@@ -170,11 +187,8 @@ def settings_config(prefix: str) -> SettingsConfigDict:
     return SettingsConfigDict(
         env_prefix=prefix,
         env_nested_delimiter="__",
-        secrets_nested_delimiter="__",
-        secrets_prefix=prefix.lower(),
         nested_model_default_partial_update=True,  # HTTP__HOST alone keeps a service's own default HTTP__PORT
         frozen=True,
-        extra="ignore",  # the secret directory is shared by the services
     )
 
 
@@ -192,8 +206,6 @@ def load_settings(settings_class: type[SettingsT]) -> SettingsT:
             _complain(f"{name}: {error['msg']}; correct it in the environment or a secret file")
     except SettingsError as unreadable:
         _complain(f"{prefix}*: {unreadable}; see .env.example")
-    except (OSError, UnicodeDecodeError) as unreadable:
-        _complain(f"{prefix}SECRETS_DIR: a secret file cannot be read ({type(unreadable).__name__}); make it readable")
     sys.exit(EX_CONFIG)
 
 

@@ -1,7 +1,7 @@
 """The contracts: one golden JSON schema per event, and only additions pass.
 
-`python libs/common/tests/unit/test_events_contracts.py` writes the golden schemas anew, and refuses a change that breaks
-who reads or wrote events of the same major version.
+`python libs/common/tests/unit/test_events_contracts.py` writes the golden schemas anew, and refuses what breaks those
+who read or wrote events of the same major version.
 """
 
 import json

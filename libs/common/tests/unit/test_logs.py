@@ -31,7 +31,7 @@ def lines(capsys: Capture) -> list[dict[str, Any]]:
 
 def test_a_line_has_time_level_logger_and_service(capsys: Capture) -> None:
     configure_logs("demo", "INFO")
-    logging.getLogger("shop.demo").info("hello %s", "there", extra={"order": 7})
+    logging.getLogger("shop.demo").info("hello %s", "there", extra={"order": 7, "color_message": "\033[1mhello"})
     [line] = lines(capsys)
     at = line.pop("time")
     assert at.endswith("Z")

@@ -103,9 +103,8 @@ async def test_a_resource_that_does_not_close_leaves_none_of_the_others_open(fai
     assert backends.log[3:] == ["-http", "-redis", "-postgres"]
 
 
-async def lifespan_messages(app: FastAPI) -> list[Message]:
-    """What the application tells its server at start."""
-    sent: list[Message] = []
+async def lifespan_messages(app: FastAPI, sent: list[Message]) -> None:
+    """Start and stop the application as a server does; `sent` is what it says."""
 
     async def receive() -> Message:
         return {"type": "lifespan.startup" if not sent else "lifespan.shutdown"}
@@ -114,42 +113,38 @@ async def lifespan_messages(app: FastAPI) -> list[Message]:
         sent.append(message)
 
     await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
-    return sent
 
 
 async def test_a_start_that_fails_for_a_known_reason_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(StartupError):
-        await lifespan_messages(app_of(Backends("open redis")))
+        await lifespan_messages(app_of(Backends("open redis")), [])
     assert capsys.readouterr().err == "redis refuses\n"
 
 
 async def test_a_start_that_fails_for_an_unknown_reason_keeps_its_traceback(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    sent: list[Message] = []
+    async def mistaken(_: ServiceSettings) -> None:
+        raise KeyError("a mistake of ours")
 
     @asynccontextmanager
-    async def open_broken(_: ServiceSettings) -> AsyncIterator[Resources]:
-        raise KeyError("a mistake of ours")
-        yield
+    async def open_broken(settings: ServiceSettings) -> AsyncIterator[Resources]:
+        await mistaken(settings)
+        yield Resources({})
 
-    async def receive() -> Message:
-        return {"type": "lifespan.startup"}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
+    sent: list[Message] = []
     app = service_app("demo", ServiceSettings(), open_broken, routers=[])
     with pytest.raises(KeyError):
-        await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+        await lifespan_messages(app, sent)
     assert "Traceback" in sent[0]["message"]
     assert "a mistake of ours" in sent[0]["message"]
     assert capsys.readouterr().err == ""
 
 
 async def test_start_and_stop_are_told_to_the_server() -> None:
-    types = [message["type"] for message in await lifespan_messages(app_of(Backends()))]
-    assert types == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    sent: list[Message] = []
+    await lifespan_messages(app_of(Backends()), sent)
+    assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
 async def test_transient_errors_of_a_driver_are_503_and_an_errors_own_answer_stands() -> None:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -170,10 +171,10 @@ GOOD_TOKEN = ISSUER.token("u1")
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Moves the time by which remembered tokens expire."""
-    now = tokens.time.time()
+    now = time.time()
 
     class Clock:
-        monotonic = staticmethod(tokens.time.monotonic)
+        monotonic = staticmethod(time.monotonic)
 
         @staticmethod
         def time() -> float:

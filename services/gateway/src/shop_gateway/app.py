@@ -26,7 +26,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = service_app("gateway", settings, open_resources, routers=())
     app.router.routes.extend(create_routes())
     app.user_middleware += [  # inside the request middleware, which service_app() put outermost
-        Middleware(GZipMiddleware, minimum_size=_GZIP_BYTES, compresslevel=_GZIP_LEVEL),
+        Middleware(GZipMiddleware, _GZIP_BYTES, _GZIP_LEVEL, exclude_content_types=("text/event-stream",)),
         Middleware(Edge, trusted_proxies=settings.trusted_proxies),
     ]
     if settings.cors.origins:

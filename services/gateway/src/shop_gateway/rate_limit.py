@@ -1,14 +1,16 @@
-"""How much one client may ask: GCRA (ATM Forum TM 4.0), one Redis call per request, in this process without Redis.
+"""How much one client may ask: GCRA (ATM Forum TM 4.0) in Redis, or in this process while Redis is away.
 
 A client may spend its whole quota at once; it comes back evenly, one request every window / quota. All there is to
-keep is one moment per client: when it will have its whole quota again.
+keep is one moment per client: when it will have its whole quota again. One script call is under way at a time, and
+whoever comes meanwhile shares the next: a round trip each would be the most expensive thing the gateway does.
 """
 
 import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Protocol
 
 from prometheus_client import Counter
@@ -21,19 +23,28 @@ RATE_DECISIONS = Counter("shop_gateway_rate_decisions_total", "Requests counted"
 SCRIPT = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-local cost, limit = ARGV[1] * ARGV[2], tonumber(ARGV[3])
-local full_at = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now)
-local allowed = full_at + cost - now <= limit
-if allowed then
-    full_at = full_at + cost
-    redis.call('SET', KEYS[1], string.format('%.0f', full_at), 'PX', math.ceil((full_at - now) / 1000))
+local cost, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
+local debts = {}
+for i, key in ipairs(KEYS) do
+    local full_at = math.max(tonumber(redis.call('GET', key) or 0), now)
+    if full_at + cost - now <= limit then
+        full_at = full_at + cost
+        redis.call('SET', key, string.format('%.0f', full_at), 'PX', math.ceil((full_at - now) / 1000))
+        debts[i] = full_at - now
+    else
+        debts[i] = now - full_at
+    end
 end
-return {allowed and 1 or 0, full_at - now}
+return debts
 """
-"""KEYS: the client's. ARGV: µs per request, requests asked for, µs of the whole quota. Redis's clock is everyone's."""
+"""KEYS: a client each, repeated ones too. ARGV: µs per request, µs of the whole quota. Redis's clock is everyone's.
+
+Returns the µs until each client's quota is whole again, negative where the request was refused.
+"""
 
 _PROBE_SECONDS = 1.0
 _LOCAL_CLIENTS = 100_000
+_BATCH = 256
 _MICROSECONDS = 1_000_000
 
 _logger = logging.getLogger(__name__)
@@ -60,34 +71,71 @@ class RateLimiter:
         self._script = script
         self._redis_seconds = settings.redis_seconds
         self._prefix = settings.key_prefix
-        self._quota = settings.requests
         self._interval = settings.window_seconds * _MICROSECONDS // settings.requests
         self._limit = self._interval * settings.requests
+        self._waiting: list[tuple[str, asyncio.Future[int | None]]] = []
+        self._asking: asyncio.Task[None] | None = None
         self._local: OrderedDict[str, int] = OrderedDict()
         self._away = False
         self._ask_again = 0.0
         self.policy = f'"default";q={settings.requests};w={settings.window_seconds}'
         """The `RateLimit-Policy` field."""
 
-    async def take(self, client: str, requests: int = 1) -> Verdict:
-        """Count `requests` more of this client, all or none. Never raises for Redis's sake."""
-        found = await self._take_in_redis(client, requests)
-        source = "local" if found is None else "redis"
-        allowed, debt = found or self._take_here(client, requests)
+    async def take(self, client: str) -> Verdict:
+        """Count one more request of this client, unless its quota is spent. Never raises for Redis's sake."""
+        debt = None
+        if not self._away or self._may_probe():
+            debt = await self._in_redis(client)
+        source = "redis"
+        if debt is None:
+            source, debt = "local", self._in_process(client)
+        allowed, debt = debt > 0, abs(debt)
         RATE_DECISIONS.labels(source, "allowed" if allowed else "refused").inc()
         remaining = (self._limit - debt) // self._interval
         wait = debt - (self._limit - (remaining + 1) * self._interval)
         return Verdict(allowed, remaining, -(-wait // _MICROSECONDS))
 
-    async def _take_in_redis(self, client: str, requests: int) -> tuple[bool, int] | None:
-        """Whether it was allowed and how many µs until the quota is whole; None without Redis."""
-        if self._away:
-            if time.monotonic() < self._ask_again:
-                return None
-            self._ask_again = time.monotonic() + _PROBE_SECONDS  # one request at a time finds out
+    async def close(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+    def _may_probe(self) -> bool:
+        """While Redis is away, one request a second finds out whether it is back."""
+        if time.monotonic() < self._ask_again:
+            return False
+        self._ask_again = time.monotonic() + _PROBE_SECONDS
+        return True
+
+    async def _in_redis(self, client: str) -> int | None:
+        """What the script says of this client; None without Redis."""
+        told: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((self._prefix + client, told))
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask_for_all())
+        return await told
+
+    async def _ask_for_all(self) -> None:
+        batch: list[tuple[str, asyncio.Future[int | None]]] = []
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+                debts = await self._call([key for key, _ in batch])
+                if debts is None:
+                    break
+                for (_, told), debt in zip(batch, debts, strict=True):
+                    if not told.done():  # its request may be gone
+                        told.set_result(debt)
+        finally:  # whoever still waits is counted here: nobody waits twice for a Redis that is away
+            unanswered, self._waiting, self._asking = [*batch, *self._waiting], [], None
+            for _, told in unanswered:
+                if not told.done():
+                    told.set_result(None)
+
+    async def _call(self, keys: list[str]) -> list[int] | None:
         try:
             async with asyncio.timeout(self._redis_seconds):
-                allowed, debt = await self._script([self._prefix + client], [self._interval, requests, self._limit])
+                debts: list[int] = await self._script(keys, [self._interval, self._limit])
         except REDIS_TRANSIENT as error:
             if not self._away:
                 _logger.warning("rate limits are counted per process: no Redis", extra={"error": type(error).__name__})
@@ -96,16 +144,27 @@ class RateLimiter:
         if self._away:
             self._away = False
             _logger.warning("rate limits are counted in Redis again")
-        return bool(allowed), int(debt)
+        return debts
 
-    def _take_here(self, client: str, requests: int) -> tuple[bool, int]:
+    def _in_process(self, client: str) -> int:
+        """As the script does it."""
         now = time.monotonic_ns() // 1000
         full_at = max(self._local.get(client, 0), now)
-        allowed = full_at + requests * self._interval - now <= self._limit
-        if allowed:
-            full_at += requests * self._interval
-            self._local[client] = full_at
-            self._local.move_to_end(client)
-            if len(self._local) > _LOCAL_CLIENTS:
-                self._local.popitem(last=False)
-        return allowed, full_at - now
+        if full_at + self._interval - now > self._limit:
+            return now - full_at
+        full_at += self._interval
+        self._local[client] = full_at
+        self._local.move_to_end(client)
+        if len(self._local) > _LOCAL_CLIENTS:
+            self._local.popitem(last=False)
+        return full_at - now
+
+
+@asynccontextmanager
+async def open_rate_limiter(settings: RateLimitSettings, script: RunScript) -> AsyncIterator[RateLimiter]:
+    """`script` is SCRIPT, registered with Redis."""
+    limiter = RateLimiter(settings, script)
+    try:
+        yield limiter
+    finally:
+        await limiter.close()

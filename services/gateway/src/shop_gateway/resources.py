@@ -8,7 +8,7 @@ from shop_common.health import Check
 from shop_common.redis import open_redis
 from shop_common.tokens import KeyCache, TokenVerifier
 from shop_gateway.models import Owner
-from shop_gateway.rate_limit import SCRIPT, RateLimiter
+from shop_gateway.rate_limit import SCRIPT, RateLimiter, open_rate_limiter
 from shop_gateway.service import Dashboards
 from shop_gateway.settings import Settings
 from shop_gateway.upstreams import Upstream, open_key_source, open_upstream
@@ -32,9 +32,11 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         orders = await stack.enter_async_context(open_upstream("orders", settings.orders_url, settings.upstream))
         fetch_keys = await stack.enter_async_context(open_key_source(settings.jwks_url, settings.upstream))
         redis = await stack.enter_async_context(open_redis(settings.redis))
+        script = redis.register_script(SCRIPT)
+        limiter = await stack.enter_async_context(open_rate_limiter(settings.rate_limit, script))
         yield Resources(
             upstreams={"users": users, "orders": orders},
             dashboards=Dashboards(users, orders, settings.deadlines),
             tokens=TokenVerifier(settings.tokens, KeyCache(fetch_keys)),
-            limiter=RateLimiter(settings.rate_limit, redis.register_script(SCRIPT)),
+            limiter=limiter,
         )

@@ -54,20 +54,22 @@ class Dashboards:
     ) -> list[SectionOutcome]:
         """Every section, failed optional ones with their problem.
 
-        Raises what the required one ran into, as RequiredRefused or UpstreamError; if `strict`, any section's.
+        Raises what the required one ran into, as RequiredRefused or UpstreamError, without waiting for the others;
+        then, if `strict`, what an optional one did, as UpstreamFailed or UpstreamDeadline.
         """
         seconds = self._section_seconds(arrived)
-        tasks = [
-            asyncio.create_task(self._ask(section, user_id, headers, seconds, strict=strict))
-            for section in self._sections
-        ]
+        tasks = [asyncio.create_task(self._ask(section, user_id, headers, seconds)) for section in self._sections]
         try:
-            return await asyncio.gather(*tasks)
+            outcomes = await asyncio.gather(*tasks)
         except BaseException:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
+        if strict:
+            for outcome in outcomes:
+                _require_whole(outcome)
+        return outcomes
 
     def _section_seconds(self, arrived: float) -> float:
         total = self._deadlines.dashboard_seconds - (time.monotonic() - arrived)
@@ -76,9 +78,7 @@ class Dashboards:
             total = min(total, remaining - _ASSEMBLY_SECONDS)
         return min(total, self._deadlines.section_seconds)
 
-    async def _ask(
-        self, section: Section, user_id: str, headers: Mapping[str, str], seconds: float, *, strict: bool
-    ) -> SectionOutcome:
+    async def _ask(self, section: Section, user_id: str, headers: Mapping[str, str], seconds: float) -> SectionOutcome:
         started = time.perf_counter()
         body, problem = None, None
         try:
@@ -91,8 +91,6 @@ class Dashboards:
             if section.required:
                 raise
             problem = SectionProblem(error.status, error.code, error.detail)
-        if strict and problem is not None:
-            raise _whole_failure(section, problem)
         return SectionOutcome(section.name, time.perf_counter() - started, body, problem)
 
 
@@ -109,6 +107,7 @@ def _read(answer: Answer, owner: str) -> tuple[bytes | None, SectionProblem | No
         return None, SectionProblem(answer.status, "upstream_error", f"{owner} answered {answer.status}")
 
 
-def _whole_failure(section: Section, problem: SectionProblem) -> AppError:
-    detail = f"The section {section.name} failed: {problem.detail}"
-    return UpstreamDeadline(detail) if problem.status == _DEADLINE_STATUS else UpstreamFailed(detail)
+def _require_whole(outcome: SectionOutcome) -> None:
+    if outcome.problem is not None:
+        detail = f"The section {outcome.name} failed: {outcome.problem.detail}"
+        raise UpstreamDeadline(detail) if outcome.problem.status == _DEADLINE_STATUS else UpstreamFailed(detail)

@@ -17,11 +17,6 @@ from shop_common.settings import (
 )
 
 
-class EdgeRedisSettings(RedisSettings):
-    max_connections: int = Field(default=8, ge=1, le=10_000)
-    """One loop keeps no more busy; connecting more at once only makes the first requests slow."""
-
-
 class EdgeTokenSettings(TokenSettings):
     jwks_url: HttpUrlText | None = None
     """Where the public keys are; the users service's well-known path unless set."""
@@ -58,7 +53,7 @@ class Settings(ServiceSettings):
     """Its own port is public, so its metrics are elsewhere."""
     users_url: HttpUrlText
     orders_url: HttpUrlText
-    redis: EdgeRedisSettings
+    redis: RedisSettings
     tokens: EdgeTokenSettings = EdgeTokenSettings()
     rate_limit: RateLimitSettings = RateLimitSettings()
     cors: CorsSettings = CorsSettings()

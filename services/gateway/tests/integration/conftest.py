@@ -78,9 +78,9 @@ class Act:
         return cls.raw("\r\n".join([*head, "", ""]).encode() + body, held=held)
 
     @classmethod
-    def problem(cls, status: int, code: str, *lines: str) -> Behaviour:
+    def problem(cls, status: int, code: str, *lines: str, held: Held | None = None) -> Behaviour:
         document = {"type": "about:blank", "status": status, "code": code, "detail": f"no: {code}"}
-        return cls.answer(document, status, *lines)
+        return cls.answer(document, status, *lines, held=held)
 
     @classmethod
     def echo(cls) -> Behaviour:

@@ -139,6 +139,20 @@ async def test_what_the_required_section_is_refused_is_the_answer(
     assert (response.headers["www-authenticate"], response.headers["retry-after"]) == ("Bearer", "3")
 
 
+async def test_the_required_section_has_the_say_also_when_others_are_refused_first(
+    gateway: httpx.AsyncClient, users: Any, orders: Any, bearer: dict[str, str], act: Any, hold: Any
+) -> None:
+    held = hold()
+    users.on(PROFILE, act.problem(404, "user_not_found", held=held))
+    users.on(STATISTICS, act.problem(404, "user_not_found"))
+    orders.on("GET /v1/orders", act.problem(404, "user_not_found"))
+    request = asyncio.create_task(gateway.get(BOARD, headers={**bearer, "Prefer": "handling=strict"}))
+    await held.reached(1)
+    assert (await gateway.get("/v1/orders", headers=bearer)).status_code == 404, "the others have been answered"
+    held.open()
+    assert ((await request).status_code, (await request).json()["code"]) == (404, "user_not_found")
+
+
 async def test_a_refusal_of_the_required_section_waits_for_nobody(
     gateway: httpx.AsyncClient, users: Any, orders: Any, bearer: dict[str, str], act: Any, hold: Any
 ) -> None:

@@ -11,9 +11,10 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from shop_common.redis import open_redis
+from shop_common.settings import RedisSettings
 from shop_common.testing import TokenIssuer
 from shop_gateway.rate_limit import SCRIPT, RateLimiter
-from shop_gateway.settings import EdgeRedisSettings, RateLimitSettings
+from shop_gateway.settings import RateLimitSettings
 
 USER_ID = "0d4c9b3e-6f5a-4b7e-9a51-2f1f7e1f0001"
 OTHER_ID = "0d4c9b3e-6f5a-4b7e-9a51-2f1f7e1f0002"
@@ -24,8 +25,8 @@ def _quota(requests: int) -> dict[str, Any]:
     return {"requests": requests, "window_seconds": 86_400, "key_prefix": f"{uuid.uuid4()}:", "redis_seconds": 60}
 
 
-def _patient(redis_url: str) -> EdgeRedisSettings:
-    return EdgeRedisSettings(url=SecretStr(redis_url), acquire_seconds=60, command_seconds=60)
+def _patient(redis_url: str) -> RedisSettings:
+    return RedisSettings(url=SecretStr(redis_url), acquire_seconds=60, command_seconds=60)
 
 
 async def test_of_many_at_once_over_several_gateways_exactly_the_quota_passes(redis_url: str) -> None:
@@ -35,11 +36,10 @@ async def test_of_many_at_once_over_several_gateways_exactly_the_quota_passes(re
         for _ in range(4):
             redis = await stack.enter_async_context(open_redis(_patient(redis_url)))
             limiters.append(RateLimiter(limits, redis.register_script(SCRIPT)))
-        verdicts = await asyncio.gather(*(limiter.take("user:a") for limiter in limiters for _ in range(40)))
+        verdicts = await asyncio.gather(*(limiter.take("user:a") for _ in range(400) for limiter in limiters))
         assert sum(verdict.allowed for verdict in verdicts) == 37
         assert sorted(verdict.remaining for verdict in verdicts if verdict.allowed) == list(range(37))
-        assert (await limiters[0].take("user:b", 37)).remaining == 0, "several at once"
-        assert not (await limiters[1].take("user:b")).allowed
+        assert (await limiters[0].take("user:b")).remaining == 36
         assert all(limiter._local == {} for limiter in limiters), "all of them were counted in Redis"
 
 

@@ -7,24 +7,26 @@ import math
 import pytest
 
 from shop_gateway import rate_limit
-from shop_gateway.rate_limit import RateLimiter
+from shop_gateway.rate_limit import RateLimiter, open_rate_limiter
 from shop_gateway.settings import RateLimitSettings
 
 
 class Redis:
-    """Stands for the registered script: answers, or refuses the connection."""
+    """Stands for the registered script: answers as to a client's first request, or refuses the connection."""
 
     def __init__(self) -> None:
         self.up = False
         self.calls = 0
+        self.asked = asyncio.Event()
 
     async def __call__(self, keys: list[str], args: list[int]) -> list[int]:
         self.calls += 1
+        self.asked.set()
         await asyncio.sleep(0)
         if not self.up:
             raise ConnectionRefusedError
-        interval, requests, _ = args
-        return [1, interval * requests]
+        interval, _ = args
+        return [interval for _ in keys]
 
 
 @pytest.fixture
@@ -45,11 +47,29 @@ async def test_exactly_the_quota_passes_in_one_process(redis: Redis) -> None:
     assert (await limiter.take("b")).allowed, "another client has a quota of its own"
 
 
-async def test_several_requests_are_taken_at_once_or_not_at_all(redis: Redis) -> None:
+async def test_those_who_come_while_redis_is_asked_share_the_next_call(redis: Redis) -> None:
+    redis.up = True
     limiter = limiter_of(redis)
-    assert (await limiter.take("a", 6)).remaining == 4
-    assert not (await limiter.take("a", 5)).allowed
-    assert (await limiter.take("a", 4)).allowed
+    first = asyncio.create_task(limiter.take("a"))
+    await redis.asked.wait()
+    rest = [asyncio.create_task(limiter.take(client)) for client in ("b", "c", "d")]
+    rest[0].cancel()
+    verdicts = await asyncio.gather(first, *rest[1:])
+    assert ([verdict.remaining for verdict in verdicts], redis.calls) == ([9, 9, 9], 2)
+
+
+async def test_closing_lets_go_of_whoever_waits() -> None:
+    asked = asyncio.Event()
+
+    async def never(keys: list[str], args: list[int]) -> list[int]:
+        asked.set()
+        await asyncio.Event().wait()
+        return []
+
+    async with open_rate_limiter(RateLimitSettings(redis_seconds=60), never) as limiter:
+        waiting = asyncio.create_task(limiter.take("a"))
+        await asked.wait()
+    assert (await waiting).allowed
 
 
 async def test_the_quota_comes_back_evenly(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,10 +92,10 @@ async def test_an_outage_is_one_log_line_and_one_probe_at_a_time(
     limiter = limiter_of(redis, requests=1000)
     await asyncio.gather(*(limiter.take("a") for _ in range(20)))
     await asyncio.gather(*(limiter.take("a") for _ in range(20)))
-    assert redis.calls == 20, "those under way when it went away; nobody asked again"
+    assert redis.calls == 1, "that one failed for all who waited; nobody asked again"
     limiter._ask_again = -math.inf
     await asyncio.gather(*(limiter.take("a") for _ in range(20)))
-    assert redis.calls == 21
+    assert redis.calls == 2
     assert [record.message for record in caplog.records] == ["rate limits are counted per process: no Redis"]
 
     redis.up = True

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from fastapi import FastAPI
 
-from shop_common.errors import Unavailable
 from shop_common.events import orders, users
 from shop_common.events.orders import OrderCancelled, OrderConfirmed, OrderPaid, OrderPlaced, OrderRejected
 from shop_common.events.users import UserRegistered
@@ -20,9 +19,6 @@ ORDERS_GROUP = "users-worker"
 MAIL_GROUP = "users-mail"
 """A group of its own, so that a mail server that is away holds up nothing else."""
 
-_TRANSIENT = (*POSTGRES_TRANSIENT, Unavailable)
-"""Unavailable: no connection of the pool was free."""
-
 
 def create_jobs(resources: WorkerResources) -> Sequence[Job]:
     """Consumers first, since that is the order in which they are stopped."""
@@ -36,7 +32,7 @@ def create_jobs(resources: WorkerResources) -> Sequence[Job]:
             (OrderPlaced, OrderConfirmed, OrderPaid, OrderCancelled, OrderRejected), consumers.on_order_changed
         ),
         producer=producer,
-        transient=_TRANSIENT,
+        transient=POSTGRES_TRANSIENT,
     )
     mailing = EventConsumer(
         kafka,
@@ -44,7 +40,7 @@ def create_jobs(resources: WorkerResources) -> Sequence[Job]:
         topics=[users.TOPIC],
         handlers={UserRegistered: consumers.on_user_registered},
         producer=producer,
-        transient=_TRANSIENT,
+        transient=POSTGRES_TRANSIENT,
     )
     resources.checks.update({ORDERS_GROUP: counting.ready, MAIL_GROUP: mailing.ready})
     return [counting, mailing, resources.relay]

@@ -258,3 +258,19 @@ async def patch(client: httpx.AsyncClient, account: Any, body: Any, version: int
     return await client.patch(
         account.path, content=httpx.Request("PATCH", "http://x", json=body).content, headers=headers
     )
+
+
+async def test_a_database_that_drops_its_connections_costs_503_at_most(
+    client: httpx.AsyncClient, register: Any, postgres: Postgres
+) -> None:
+    ada = await register("ada")
+    seen = set()
+    for _ in range(5):
+        await postgres.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = 'users' AND datname = current_database()"
+        )
+        answers = [await client.get(ada.path, headers=ada.bearer) for _ in range(4)]
+        seen |= {answer.status_code for answer in answers}
+        assert answers[-1].status_code == 200
+    assert seen <= {200, 503}

@@ -103,6 +103,17 @@ async def test_a_login_renews_an_outdated_hash(client: httpx.AsyncClient, regist
     assert await postgres.fetchval("SELECT password_hash FROM users") == renewed["password_hash"]
 
 
+async def test_logins_at_once_renew_an_outdated_hash_and_all_succeed(
+    client: httpx.AsyncClient, register: Any, postgres: Postgres
+) -> None:
+    await register("ada")
+    outdated = PasswordHasher(time_cost=2, memory_cost=16, parallelism=1).hash(PASSWORD)
+    for _ in range(5):
+        await postgres.execute("UPDATE users SET password_hash = $1", outdated)
+        answers = await asyncio.gather(*(log_in(client) for _ in range(6)))
+        assert [answer.status_code for answer in answers] == [200] * 6
+
+
 async def test_refreshing_rotates_and_keeps_no_token(
     client: httpx.AsyncClient, register: Any, postgres: Postgres
 ) -> None:

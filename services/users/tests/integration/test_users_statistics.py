@@ -95,12 +95,13 @@ async def test_shuffled_duplicates_give_the_fold_of_the_latest_versions(
 
 async def test_the_same_events_many_times_at_once_count_once(postgres: Postgres) -> None:
     store, user_id = StatisticsStore(postgres), await insert_user(postgres)
-    ids = [uuid.uuid4() for _ in range(3)]
-    orders = [
-        [order(user_id, version, status, 700, "EUR", order_id) for version, status in ((1, "pending"), (2, "paid"))]
-        for order_id in ids
+    statuses: list[OrderStatus] = ["pending", "paid"]
+    events = [
+        order(user_id, version, status, 700, "EUR", order_id)
+        for order_id in [uuid.uuid4() for _ in range(3)]
+        for version, status in enumerate(statuses, start=1)
     ]
-    await asyncio.gather(*(store.apply(event) for versions in orders for event in versions * 4))
+    await asyncio.gather(*(store.apply(event) for event in events * 4))
     assert await store.find(user_id) == Statistics(3, 3, 0, (Spending(2100, "EUR"),))
 
 

@@ -27,7 +27,7 @@ class Store:
         self.user = User(uuid.uuid4(), "a@b.co", "ada", None, "customer", True, 1, FUTURE, FUTURE)  # noqa: FBT003 - fields in order
         self.password_hash = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("current one")
         self.events: list[Event] = []
-        self.ended_sessions = False
+        self.ended_sessions: list[bool] = []
         self.overtaken = False
 
     async def find(self, user_id: UUID) -> User | None:
@@ -40,7 +40,8 @@ class Store:
         if self.overtaken:
             self.user = replace(self.user, version=user.version)
             return False
-        self.user, self.ended_sessions = user, end_sessions
+        self.user = user
+        self.ended_sessions.append(end_sessions)
         self.events.append(event)
         return True
 
@@ -76,12 +77,9 @@ async def test_a_change_that_was_overtaken_is_412_with_the_current_tag(accounts:
 
 async def test_only_what_ends_an_account_or_a_password_ends_sessions(accounts: Accounts, store: Store) -> None:
     await accounts.change(owner(store), store.user.id, 1, {"full_name": "Ada"})
-    assert not store.ended_sessions
     await accounts.change_password(owner(store), store.user.id, 2, current="current one", new="another one")
-    assert store.ended_sessions
-    store.ended_sessions = False
     await accounts.deactivate(owner(store), store.user.id, 3)
-    assert store.ended_sessions
+    assert store.ended_sessions == [False, True, True]
     assert [event.type.split(".")[1] for event in store.events] == ["user_updated", "user_updated", "user_deactivated"]
 
 

@@ -153,7 +153,8 @@ def logs(part: Annotated[str, typer.Argument(help="one part, e.g. users-worker; 
 def urls() -> None:
     """Where everything is, and who may log in."""
     with screens.failing_clearly():
-        screens.show_urls(checkout_state())
+        state = checkout_state()
+        screens.show_urls(state, is_local=_running_mode(state) == Mode.LOCAL)
 
 
 @app.command()
@@ -164,7 +165,7 @@ def seed() -> None:
         counts = make_demo_data(state)
         said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
         screens.console.print(f"the demo user's orders: {said}")
-        screens.show_urls(state)
+        screens.show_urls(state, is_local=_running_mode(state) == Mode.LOCAL)
 
 
 @app.command("trace")

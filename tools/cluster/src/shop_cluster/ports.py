@@ -29,6 +29,7 @@ DEFAULTS: Mapping[str, int] = {
     "otlp_http": 4318,
     "jaeger_health": 13133,
     "mail": 1025,
+    "mail_pages": 8025,  # in Docker only
 }
 
 # Outside the range from which the kernel takes ports for outgoing connections (32768 and up on Linux).

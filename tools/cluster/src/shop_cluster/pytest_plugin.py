@@ -17,13 +17,15 @@ import pymongo
 import pytest
 
 from shop_cluster import jaeger
-from shop_cluster.platform import Platform, bring_up_once
+from shop_cluster.cluster import Cluster, bring_up_once
 from shop_cluster.ports import HOST
 from shop_cluster.readiness import mongo_url
 from shop_cluster.running import ensure_server
 from shop_cluster.servers import SUPERUSER
 from shop_cluster.state import State
 from shop_cluster.throw_away import close_state, open_state
+
+__all__ = ["Cluster", "MongoDatabase", "Server"]
 
 CLUSTER_SECONDS = 300
 JAEGER_BUILD_SECONDS = 1800
@@ -175,9 +177,9 @@ def topic_prefix() -> str:
 
 
 @pytest.fixture(scope="session")
-def cluster(request: pytest.FixtureRequest) -> Platform:
+def cluster(request: pytest.FixtureRequest) -> Cluster:
     """The whole platform, Jaeger included. The run's workers share it: leave it whole."""
     prefix, owner = request.config.stash[RUN]
     state = open_state(Path(f"{prefix}-cluster"), owner)
     bring_up_once(state)
-    return Platform(state)
+    return Cluster(state)

@@ -71,23 +71,23 @@ def failing_clearly() -> Iterator[None]:
         raise SystemExit(1) from None
 
 
-def urls(state: State) -> dict[str, str]:
+def urls(state: State, *, is_local: bool) -> dict[str, str]:
     def at(port: str, path: str = "") -> str:
         return f"http://{HOST}:{state.ports[port]}{path}"
 
     return {
         "gateway": at("gateway"),
         "API docs": at("gateway", "/docs"),
-        "Jaeger": at("jaeger") + ("" if jaeger.find_jaeger() else "  (still being built)"),
+        "Jaeger": at("jaeger") + ("  (still being built)" if is_local and jaeger.find_jaeger() is None else ""),
         "users": at("users", "/docs"),
         "orders": at("orders", "/docs"),
-        "mails": str(state.mailbox),
+        "mails": str(state.mailbox) if is_local else at("mail_pages"),
     }
 
 
-def show_urls(state: State) -> None:
+def show_urls(state: State, *, is_local: bool) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2))
-    for name, url in urls(state).items():
+    for name, url in urls(state, is_local=is_local).items():
         table.add_row(f"[bold]{name}", url)
     table.add_row("[bold]demo login", f"{DEMO_EMAIL}  {demo_password(state)}")
     table.add_row("[bold]administrator", f"{ADMIN_EMAIL}  {state.secret('admin')}")
@@ -95,11 +95,11 @@ def show_urls(state: State) -> None:
 
 
 def show_up(state: State, started: float, *, is_local: bool) -> None:
-    gateway = urls(state)["gateway"]
+    gateway = urls(state, is_local=is_local)["gateway"]
     login = f"curl -s {gateway}/v1/auth/token -d username={DEMO_EMAIL} -d password={demo_password(state)}"
     pick = """sed 's/.*"access_token": *"\\([^"]*\\)".*/\\1/'"""
     console.print(f"\n[bold green]The cluster is up[/] after {time.monotonic() - started:.1f} s.\n")
-    show_urls(state)
+    show_urls(state, is_local=is_local)
     console.print("\nOne request to paste:\n")
     console.print(f'curl -s {gateway}/v1/me/dashboard -H "Authorization: Bearer $({login} | {pick})"', markup=False)
     console.print()

@@ -87,8 +87,11 @@ async def bring_up(state: State, reporter: Reporter) -> None:
         async with asyncio.TaskGroup() as group:
             for name in parts:
                 group.create_task(run_part(name))
-    except* ClusterError as failed:
-        raise failed.exceptions[0] from None
+    except ExceptionGroup as failed:
+        for error in failed.exceptions:
+            if isinstance(error, ClusterError):
+                raise error from None
+        raise
 
 
 def _require_room(state: State, supervisor: Supervisor) -> None:

@@ -33,12 +33,18 @@ class MalformedEvent(ValueError):
 class KafkaRecord(Protocol):
     """The part of a consumed record that is read here; what aiokafka's ConsumerRecord has."""
 
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
 def event_id(aggregate_id: object, version: int) -> uuid.UUID:

@@ -37,9 +37,9 @@ async def discard_consumer(consumer: Any) -> None:
     except (KafkaError, OSError) as error:
         log.warning("Kafka consumer did not leave its group", extra={"error": type(error).__name__})
         coordinator, fetcher = consumer._coordinator, consumer._fetcher  # noqa: SLF001 - see above
-        names = ("_coordination_task", "_heartbeat_task", "_commit_refresh_task")
-        tasks = [getattr(coordinator, name, None) for name in names]
-        await _end(consumer._client, [*tasks, getattr(fetcher, "_fetch_task", None)])  # noqa: SLF001 - see above
+        names = ("_coordination_task", "_heartbeat_task", "_commit_refresh_task", "_fetch_task")
+        tasks = [getattr(owner, name, None) for owner in (coordinator, fetcher) for name in names]
+        await _end(consumer._client, [*tasks, *getattr(fetcher, "_pending_tasks", ())])  # noqa: SLF001 - see above
 
 
 async def _end(client: Any, tasks: list[asyncio.Task[Any] | None]) -> None:

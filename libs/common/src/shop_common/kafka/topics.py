@@ -14,7 +14,7 @@ from shop_common.events import orders, users
 from shop_common.events.contract import PARTITIONS
 from shop_common.kafka.deadletter import dead_letter_topic
 
-GROUPS: Final = ("users-worker", "orders-worker")
+GROUPS: Final = ("users-worker", "users-mail", "orders-worker")
 _EVENT_TOPICS: Final = (users.TOPIC, orders.TOPIC)
 _DEADLINE_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.2

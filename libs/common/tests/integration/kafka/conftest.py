@@ -130,11 +130,11 @@ class Kafka:
 
 
 async def until(
-    condition: Callable[[], Any], *, timeout: float = 40, watching: "asyncio.Task[None] | None" = None
+    condition: Callable[[], Any], *, seconds: float = 40, watching: "asyncio.Task[None] | None" = None
 ) -> None:
     """Wait until the condition is not false and does not raise."""
     last: BaseException | None = None
-    deadline = asyncio.get_running_loop().time() + timeout
+    deadline = asyncio.get_running_loop().time() + seconds
     while asyncio.get_running_loop().time() < deadline:
         if watching is not None and watching.done():
             watching.result()
@@ -147,7 +147,7 @@ async def until(
         except Exception as error:  # noqa: BLE001 - a condition that raises does not hold yet
             last = error
         await asyncio.sleep(0.02)
-    raise AssertionError(f"not within {timeout} s: {condition}") from last
+    raise AssertionError(f"not within {seconds} s: {condition}") from last
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ async def test_a_cancelled_consumer_drains_nothing_and_leaves_its_group(
             ended.append(data.id)
 
     await kafka.put(topic, user_event())
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(asyncio.CancelledError):  # noqa: PT012 - the consumer ends with the block
         async with kafka.consuming(topic, {UserUpdated: on_user_updated}):
             await started.wait()
             [running] = [task for task in asyncio.all_tasks() if "EventConsumer.run" in str(task.get_coro())]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 
 from shop_cluster.running import ensure_server
 from shop_cluster.state import State
@@ -154,6 +155,68 @@ async def test_closing_does_not_wait_for_a_broker_that_is_gone(
     broker.signal(signal.SIGCONT)
 
 
+async def test_who_sends_late_hears_at_once_that_the_producer_is_gone(
+    broker: Broker, kafka: Any, sending: EventProducer, wait_until: Until, user_event: Create
+) -> None:
+    await broker.start()
+    topic = await kafka.topic(partitions=1)
+    await send_until_acked(sending, user_event().to_event(), topic)
+    broker.signal(signal.SIGSTOP)
+    early = asyncio.create_task(sending.send(user_event().to_event(), topic))
+    await wait_until(lambda: sending._producer._sender._in_flight)
+    await asyncio.wait([early], timeout=1)
+    late = asyncio.create_task(sending.send(user_event().to_event(), topic))
+
+    with pytest.raises(SendFailed, match="no ack"):
+        await early
+    with pytest.raises(SendFailed, match="KafkaConnectionError"):
+        await late
+    broker.signal(signal.SIGCONT)
+
+
+async def test_leaving_does_not_wait_for_a_broker_that_is_gone(
+    broker: Broker, kafka: Any, wait_until: Until, user_event: Create
+) -> None:
+    await broker.start()
+    kafka.bootstrap = broker.bootstrap
+    topic, seen = await kafka.topic(partitions=1), []
+
+    async def on_user_updated(event: Event, data: UserUpdated) -> None:
+        seen.append(data.username)
+
+    await kafka.put(topic, user_event())
+    async with asyncio.timeout(40), kafka.consuming(topic, {UserUpdated: on_user_updated}):
+        await wait_until(lambda: len(seen) == 1)
+        broker.signal(signal.SIGSTOP)
+    broker.signal(signal.SIGCONT)
+    left = [str(task.get_coro()) for task in asyncio.all_tasks()]
+    assert not [name for name in left if any(part in name for part in ("Sender", "Coordinator", "Fetcher", "AIOKafka"))]
+
+
+async def test_a_broker_that_does_not_answer_is_no_stuck_consumer(
+    broker: Broker, kafka: Any, wait_until: Until, user_event: Create
+) -> None:
+    """However often the watchdog replaces the connection meanwhile, the process goes on and so does the consuming."""
+    await broker.start()
+    kafka.bootstrap = broker.bootstrap
+    topic, seen = await kafka.topic(partitions=1), []
+
+    async def on_user_updated(event: Event, data: UserUpdated) -> None:
+        seen.append(data.username)
+
+    await kafka.put(topic, user_event(note="before"))
+    changes = {"stuck_seconds": 0.5, "request_timeout_ms": 1000}
+    async with kafka.consuming(topic, {UserUpdated: on_user_updated}, **changes) as consumer:
+        await wait_until(lambda: seen == ["before"])
+        first = consumer._membership
+        broker.signal(signal.SIGSTOP)
+        await wait_until(lambda: consumer._membership is not first)
+        broker.signal(signal.SIGCONT)
+        await wait_until(consumer.ready)
+        await kafka.put(topic, user_event(note="after"))
+        await wait_until(lambda: "after" in seen)
+
+
 async def test_what_is_too_large_is_refused_here_or_by_the_topic(kafka: Any, user_event: Create) -> None:
     topic = await kafka.topic(partitions=1, **{"max.message.bytes": "2000"})
     event = user_event().to_event()
@@ -182,7 +245,7 @@ async def test_a_silent_consumer_is_replaced(
     created: list[Any] = []
     seen: list[str] = []
 
-    class FirstOneSilent(consumer_module.AIOKafkaConsumer):  # type: ignore[misc] # aiokafka ships no types
+    class FirstOneSilent(AIOKafkaConsumer):  # type: ignore[misc] # aiokafka ships no types
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
             created.append(self)
@@ -204,7 +267,7 @@ async def test_a_consumer_that_stays_silent_ends_the_process(
     kafka: Any, user_event: Create, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic = await kafka.topic(partitions=1)
-    monkeypatch.setattr(consumer_module.AIOKafkaConsumer, "getmany", silent)
+    monkeypatch.setattr(AIOKafkaConsumer, "getmany", silent)
     await kafka.put(topic, user_event())
 
     settings = kafka.settings(stuck_seconds=1)

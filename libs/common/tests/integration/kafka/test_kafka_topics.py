@@ -13,7 +13,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from shop_common.errors import StartupError
 from shop_common.kafka.topics import create_topics, main
 
-EXPECTED = ["orders-worker.dlq", "orders.events.v1", "users-worker.dlq", "users.events.v1"]
+EXPECTED = ["orders-worker.dlq", "orders.events.v1", "users-mail.dlq", "users-worker.dlq", "users.events.v1"]
 
 
 async def test_every_topic_is_there_with_its_partitions_and_again(kafka: Any) -> None:
@@ -46,12 +46,12 @@ async def test_every_topic_is_there_with_its_partitions_and_again(kafka: Any) ->
 async def test_another_number_of_partitions_is_an_error(kafka: Any) -> None:
     await kafka.topic(f"{kafka.prefix}users.events.v1", partitions=3)
 
-    with pytest.raises(StartupError, match="users.events.v1 has 3 partitions, not 12"):
+    with pytest.raises(StartupError, match=r"users\.events\.v1 has 3 partitions, not 12"):
         await create_topics(kafka.bootstrap, prefix=kafka.prefix)
 
 
 async def test_more_replicas_than_brokers_is_an_error(kafka: Any) -> None:
-    with pytest.raises(StartupError, match="cannot be created: .*replication factor"):
+    with pytest.raises(StartupError, match=r"cannot be created: .*replication factor"):
         await create_topics(kafka.bootstrap, 3, prefix=kafka.prefix)
 
 

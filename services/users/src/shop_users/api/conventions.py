@@ -53,7 +53,7 @@ IF_MATCH: dict[str, Any] = {
             "in": "header",
             "required": True,
             "description": "The ETag of the version to change",
-            "schema": {"type": "string", "pattern": r'^"[1-9][0-9]{0,8}"$', "examples": ['"1"']},
+            "schema": {"type": "string", "pattern": r'^"[0-9]{1,9}"$', "examples": ['"1"']},
         }
     ]
 }

@@ -18,7 +18,7 @@ from shop_common.settings import TokenSettings
 from shop_common.tokens import Role
 from shop_users.errors import InvalidCredentials, InvalidRefreshToken
 from shop_users.keys import ACCESS_TOKEN_SECONDS, KeyRing
-from shop_users.models import TokenPair
+from shop_users.models import Credentials, TokenPair
 from shop_users.passwords import Passwords
 from shop_users.store.sessions import SessionStore
 
@@ -38,18 +38,24 @@ class Sessions:
 
     async def log_in(self, name: str, password: str) -> TokenPair:
         """By email address or username. Raises InvalidCredentials, after the same work for whatever reason."""
-        credentials = await self._store.find_credentials(name)
-        known_hash = None if credentials is None else credentials.password_hash
-        is_right = await self._passwords.verify(known_hash, password)
-        if credentials is None or not is_right or not credentials.is_active:
-            raise InvalidCredentials
         session_id = uuid.uuid4()
         refresh_token, token_hash = _new_refresh_token(session_id)
-        if not await self._store.begin(session_id, credentials, token_hash, _expiry()):
+        for _ in range(2):  # the hash may be replaced in between by one of the same password
+            credentials = await self._check(name, password)
+            if await self._store.begin(session_id, credentials, token_hash, _expiry()):
+                break
+        else:
             raise InvalidCredentials
         if self._passwords.is_outdated(credentials.password_hash):
             await self._store.rehash(credentials, await self._passwords.hash(password))
         return await self._pair(credentials.user_id, credentials.role, refresh_token)
+
+    async def _check(self, name: str, password: str) -> Credentials:
+        credentials = await self._store.find_credentials(name)
+        is_right = await self._passwords.verify(credentials.password_hash if credentials else None, password)
+        if credentials is None or not is_right or not credentials.is_active:
+            raise InvalidCredentials
+        return credentials
 
     async def refresh(self, refresh_token: str) -> TokenPair:
         """Exchange it for a new pair. Raises InvalidRefreshToken; one that was used before also ends its session."""
@@ -94,10 +100,6 @@ def _new_refresh_token(session_id: UUID) -> tuple[str, bytes]:
 
 
 def _parse(refresh_token: str) -> tuple[UUID, bytes]:
-    try:
-        raw = base64.b64decode(refresh_token, altchars=b"-_", validate=True)
-    except ValueError:
-        raise InvalidRefreshToken from None
-    if len(raw) != _ID_BYTES + _SECRET_BYTES:
-        raise InvalidRefreshToken
+    """The session it names, and what is kept of it; the schema has seen that it is 64 characters of base64url."""
+    raw = base64.urlsafe_b64decode(refresh_token)
     return UUID(bytes=raw[:_ID_BYTES]), hashlib.sha256(raw).digest()

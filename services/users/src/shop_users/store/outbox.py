@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID
 
-from shop_common.errors import Unavailable
 from shop_common.events.envelope import Event
 from shop_common.postgres import POSTGRES_TRANSIENT, Postgres
 
@@ -19,8 +18,6 @@ NUDGE_SECONDS = 0.025
 NOTIFY = "SELECT pg_notify($1, '')"
 
 Nudge = Callable[[], None]
-
-_AWAY: tuple[type[Exception], ...] = (Unavailable, *POSTGRES_TRANSIENT)
 
 _logger = logging.getLogger(__name__)
 
@@ -62,7 +59,7 @@ class _Nudger:
             self._wanted.clear()
             try:
                 await self._postgres.execute(NOTIFY, CHANNEL)
-            except _AWAY:
+            except POSTGRES_TRANSIENT:
                 _logger.debug("no nudge", exc_info=True)  # the relay polls anyway
             await asyncio.sleep(NUDGE_SECONDS)
 

@@ -17,7 +17,12 @@ INSERT INTO sessions (id, user_id, token_hash, expires_at)
 SELECT $1, id, $4, $5 FROM users WHERE id = $2 AND password_hash = $3 AND is_active FOR SHARE
 RETURNING id
 """
-DELETE_EXPIRED = "DELETE FROM sessions WHERE user_id = $1 AND expires_at <= clock_timestamp()"
+# A few of anybody's, at each login: so the table stays small without a job of its own.
+DELETE_EXPIRED = """
+DELETE FROM sessions WHERE id IN (
+  SELECT id FROM sessions WHERE expires_at <= clock_timestamp() ORDER BY expires_at LIMIT 10 FOR UPDATE SKIP LOCKED
+)
+"""
 # The one statement that makes an old token bad and a new one good.
 ROTATE = """
 UPDATE sessions SET token_hash = $3, expires_at = $4
@@ -40,11 +45,10 @@ class SessionStore:
         return None if row is None else Credentials(row["id"], row["role"], row["is_active"], row["password_hash"])
 
     async def begin(self, session_id: UUID, credentials: Credentials, token_hash: bytes, expires_at: datetime) -> bool:
-        """False where the user was deactivated or the password replaced meanwhile."""
+        """False where the user was deactivated or the hash replaced meanwhile."""
         user_id, password_hash = credentials.user_id, credentials.password_hash
-        async with self._postgres.transaction() as transaction:
-            await transaction.execute(DELETE_EXPIRED, user_id)
-            begun = await transaction.fetchval(INSERT, session_id, user_id, password_hash, token_hash, expires_at)
+        await self._postgres.execute(DELETE_EXPIRED)
+        begun = await self._postgres.fetchval(INSERT, session_id, user_id, password_hash, token_hash, expires_at)
         return begun is not None
 
     async def rotate(

@@ -34,6 +34,7 @@ CREATE TABLE sessions (
 )
 """
 SESSIONS_USER = "CREATE INDEX sessions_user ON sessions (user_id)"
+SESSIONS_EXPIRY = "CREATE INDEX sessions_expiry ON sessions (expires_at)"
 
 # Every row is deleted soon, so it is vacuumed by the number of dead rows and not by their share.
 OUTBOX = """
@@ -97,6 +98,7 @@ def upgrade() -> None:
         USERS_NEWEST,
         SESSIONS,
         SESSIONS_USER,
+        SESSIONS_EXPIRY,
         OUTBOX,
         USER_ORDERS,
         USER_STATISTICS,

@@ -12,7 +12,7 @@ from shop_cluster.supervise import Supervisor
 from shop_cluster.up import SilentReporter, bring_up, ensure_jaeger
 
 
-class Platform:
+class Cluster:
     """A running cluster: where its parts answer, who may log in, and which process is which."""
 
     def __init__(self, state: State) -> None:

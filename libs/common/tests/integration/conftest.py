@@ -1,0 +1,118 @@
+"""Programs of our own run as real processes, and a patient look at what they do."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+_PATIENCE_SECONDS = 60
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """A port nobody has just now."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]:
+    """`await until(condition)`: look at another process until what it does shows."""
+
+    async def look(condition: Callable[[], Awaitable[bool]]) -> None:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while not await condition():  # noqa: ASYNC110 - another process sets no event of ours
+                await asyncio.sleep(0.02)
+
+    return look
+
+
+@pytest.fixture
+async def silent_port() -> AsyncIterator[int]:
+    """A port where connections are taken and nothing is ever said."""
+    writers = []
+
+    async def take(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+    for writer in writers:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    code: int
+    out: list[dict[str, Any]]
+    """Its log, one object a line."""
+    err: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    process: Process
+    port: int
+
+    async def get(self, path: str, port: int | None = None) -> httpx.Response:
+        """Ask until it answers: it may only just have been started."""
+        async with asyncio.timeout(_PATIENCE_SECONDS), httpx.AsyncClient(trust_env=False) as client:
+            while True:
+                try:
+                    return await client.get(f"http://127.0.0.1:{port or self.port}{path}")
+                except httpx.TransportError:
+                    assert self.process.returncode is None, "it ended instead of answering"
+                    await asyncio.sleep(0.05)
+
+    async def ends(self, send: signal.Signals | None = None) -> Ended:
+        if send is not None:
+            self.process.send_signal(send)
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            out, err = await self.process.communicate()
+        assert self.process.returncode is not None
+        log = [json.loads(line) for line in out.decode().splitlines()]
+        return Ended(self.process.returncode, log, err.decode().splitlines())
+
+
+Start = Callable[..., Awaitable[Program]]
+
+
+@pytest.fixture
+async def start(free_port: Callable[[], int], tmp_path: Path) -> AsyncIterator[Start]:
+    """`await start("api", SAMPLE_HTTP__WORKERS=2)`: the sample on a port of its own; ended with the test."""
+    started: list[Program] = []
+
+    async def run(kind: str, **variables: object) -> Program:
+        environment = os.environ | {"SAMPLE_SECRETS_DIR": str(tmp_path), "TMPDIR": str(tmp_path)}
+        port = int(str(variables.setdefault("SAMPLE_HTTP__PORT", free_port())))
+        environment |= {name: str(value) for name, value in variables.items()}
+        script = Path(__file__).with_name("sample_service.py")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(script), kind, env=environment, cwd=tmp_path, stdout=PIPE, stderr=PIPE
+        )
+        started.append(Program(process, port))
+        return started[-1]
+
+    yield run
+    for program in started:
+        if program.process.returncode is None:
+            await program.ends(signal.SIGTERM)

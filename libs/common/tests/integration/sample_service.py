@@ -1,0 +1,76 @@
+"""A service and a worker for the tests of whole processes: `python sample_service.py api|worker`."""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from fastapi import APIRouter, FastAPI
+
+from shop_common.errors import StartupError
+from shop_common.health import Check
+from shop_common.metrics import POOL_SIZE
+from shop_common.service import Job, run_api, run_worker, service_app, worker_app
+from shop_common.settings import ServiceSettings, load_settings, settings_config
+
+router = APIRouter()
+
+
+class Settings(ServiceSettings):
+    model_config = settings_config("SAMPLE_")
+
+    refuses: bool = False
+    job_dies: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    settings: Settings
+    checks: dict[str, Check] = field(default_factory=dict)
+
+
+@asynccontextmanager
+async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
+    if settings.refuses:
+        raise StartupError("the sample refuses; set SAMPLE_REFUSES to false")
+    POOL_SIZE.labels("sample").set(5)
+    yield Resources(settings)
+    logging.getLogger("sample").info("resources closed")
+
+
+@router.get("/pid")
+async def pid() -> int:
+    return os.getpid()
+
+
+def create_app() -> FastAPI:
+    return service_app("sample", load_settings(Settings), open_resources, routers=[router])
+
+
+class Worker:
+    """Ends when told to, or at once when it is to die."""
+
+    def __init__(self, name: str, *, dies: bool) -> None:
+        self._name = name
+        self._dies = dies
+
+    async def run(self, stop: asyncio.Event) -> None:
+        if self._dies:
+            raise RuntimeError("the sample dies")
+        await stop.wait()
+        logging.getLogger("sample").info("%s stopped", self._name)
+
+
+def create_jobs(resources: Resources) -> Sequence[Job]:
+    return Worker("consumer", dies=False), Worker("relay", dies=resources.settings.job_dies)
+
+
+if __name__ == "__main__":
+    own = load_settings(Settings)
+    if sys.argv[1] == "api":
+        run_api("sample_service:create_app", own)
+    else:
+        run_worker(worker_app("sample-worker", own, open_resources, create_jobs), own)

@@ -1,0 +1,321 @@
+"""The PostgreSQL pool: bounded when full, clean after a cancellation, alive again after the server was away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from opentelemetry.trace import SpanKind, StatusCode
+from prometheus_client import REGISTRY
+from pydantic import SecretStr
+
+from shop_common.errors import StartupError, Unavailable
+from shop_common.postgres import POSTGRES_TRANSIENT, Postgres, open_postgres
+from shop_common.settings import PostgresSettings
+from shop_common.testing import recorded_spans
+from shop_common.tracing import entry_span
+
+SAMPLED = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+INSERT = "INSERT INTO pool_notes (text) VALUES ($1)"
+COUNT = "SELECT count(*) FROM pool_notes"
+
+
+@pytest.fixture
+async def settings(postgres_dsn: str) -> PostgresSettings:
+    connection = await asyncpg.connect(postgres_dsn)
+    await connection.execute("CREATE TABLE IF NOT EXISTS pool_notes (text text); TRUNCATE pool_notes")
+    await connection.close()
+    return PostgresSettings(dsn=postgres_dsn, min_size=1, max_size=2, acquire_seconds=0.2)
+
+
+@pytest.fixture
+async def postgres(settings: PostgresSettings) -> AsyncIterator[Postgres]:
+    async with open_postgres(settings, "pool-test") as opened:
+        yield opened
+
+
+@pytest.fixture
+async def outsider(postgres_dsn: str) -> AsyncIterator[Any]:
+    """A connection beside the pool."""
+    connection = await asyncpg.connect(postgres_dsn)
+    yield connection
+    await connection.close()
+
+
+def gauge(name: str) -> float | None:
+    return REGISTRY.get_sample_value(f"shop_pool_{name}", {"pool": "postgres"})
+
+
+async def backends(outsider: Any) -> list[Any]:
+    """What the server says of the pool's connections."""
+    found: list[Any] = await outsider.fetch(
+        "SELECT pid, state FROM pg_stat_activity WHERE application_name = 'pool-test'"
+    )
+    return found
+
+
+async def test_statements_and_their_results(postgres: Postgres) -> None:
+    assert await postgres.execute(INSERT, "a") == "INSERT 0 1"
+    assert await postgres.fetchval(COUNT) == 1
+    row = await postgres.fetchrow("SELECT text FROM pool_notes")
+    assert row is not None
+    assert row["text"] == "a"
+    assert await postgres.fetchrow("SELECT text FROM pool_notes WHERE text = 'b'") is None
+    assert len(await postgres.fetch("SELECT text FROM pool_notes")) == 1
+    await postgres.check()
+
+
+async def test_a_transaction_commits_whole_or_not_at_all(postgres: Postgres) -> None:
+    async with postgres.transaction() as connection:
+        await connection.execute(INSERT, "kept")
+
+    async def fail_half_way() -> None:
+        async with postgres.transaction() as connection:
+            await connection.execute(INSERT, "lost")
+            raise ValueError("half way")
+
+    with pytest.raises(ValueError, match="half way"):
+        await fail_half_way()
+    assert [row["text"] for row in await postgres.fetch("SELECT text FROM pool_notes")] == ["kept"]
+
+
+async def test_a_full_pool_is_unavailable_in_time_and_recovers(postgres: Postgres) -> None:
+    timeouts = gauge("timeouts_total") or 0
+    async with postgres.connection(), postgres.connection():
+        assert (gauge("connections"), gauge("connections_in_use")) == (2, 2)
+        async with asyncio.timeout(5):
+            outcomes = await asyncio.gather(*(postgres.fetchval(COUNT) for _ in range(20)), return_exceptions=True)
+        assert all(isinstance(each, Unavailable) for each in outcomes)
+        assert gauge("timeouts_total") == timeouts + 20
+    assert await asyncio.gather(*(postgres.fetchval(COUNT) for _ in range(20))) == [0] * 20
+    assert gauge("connections_in_use") == 0
+
+
+@pytest.mark.parametrize("where", ["in the statement", "between statements"])
+async def test_a_cancellation_inside_a_transaction_rolls_back_and_returns_the_connection(
+    postgres: Postgres, outsider: Any, until: Any, where: str
+) -> None:
+    inserted = asyncio.Event()
+
+    async def work() -> None:
+        async with postgres.transaction() as connection:
+            await connection.execute(INSERT, "never")
+            inserted.set()
+            await (connection.execute("SELECT pg_sleep(60)") if where == "in the statement" else asyncio.sleep(60))
+
+    tasks = [asyncio.create_task(work()) for _ in range(2)]
+    await inserted.wait()
+    await asyncio.sleep(0.05)
+    for task in tasks:
+        task.cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(each) for each in outcomes] == [asyncio.CancelledError] * 2
+
+    async def idle() -> bool:
+        return [each["state"] for each in await backends(outsider)] == ["idle"] * 2
+
+    await until(idle)
+    assert gauge("connections_in_use") == 0
+    assert await asyncio.gather(*(postgres.fetchval(COUNT) for _ in range(4))) == [0] * 4
+
+
+async def test_many_cancellations_at_any_moment_leak_nothing(postgres: Postgres, outsider: Any) -> None:
+    async def work() -> None:
+        async with postgres.transaction() as connection:
+            await connection.execute(INSERT, "never")
+            await connection.execute("SELECT pg_sleep(0.002)")
+            raise asyncio.CancelledError
+
+    for round_ in range(40):
+        tasks = [asyncio.create_task(work()) for _ in range(6)]
+        await asyncio.sleep(round_ * 0.0005)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert gauge("connections_in_use") == 0
+    async with postgres.connection(), postgres.connection():
+        pass
+    assert await postgres.fetchval(COUNT) == 0
+    assert all(each["state"] == "idle" for each in await backends(outsider))
+
+
+async def test_a_server_that_ends_our_sessions_is_transient_and_the_next_call_works(
+    postgres: Postgres, outsider: Any
+) -> None:
+    async def lose_it() -> None:
+        async with postgres.transaction() as connection:
+            pid = await connection.fetchval("SELECT pg_backend_pid()")
+            await outsider.fetchval("SELECT pg_terminate_backend($1, 5000)", pid)
+            await connection.execute(INSERT, "lost")
+
+    for _ in range(3):
+        with pytest.raises(POSTGRES_TRANSIENT):
+            await lose_it()
+    assert await postgres.fetchval(COUNT) == 0
+    assert gauge("connections_in_use") == 0
+
+
+async def test_a_session_lost_between_statements_is_transient_too(
+    postgres: Postgres, outsider: Any, until: Any
+) -> None:
+    async def lose_it() -> None:
+        async with postgres.connection() as connection:
+            pid = await connection.fetchval("SELECT pg_backend_pid()")
+            await outsider.fetchval("SELECT pg_terminate_backend($1, 5000)", pid)
+
+            async def noticed() -> bool:
+                return _is_closed(connection)
+
+            await until(noticed)
+            await connection.fetchval(COUNT)
+
+    with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+        await lose_it()
+    assert await postgres.fetchval(COUNT) == 0
+
+
+def _is_closed(connection: Any) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        return True
+
+
+async def test_a_wrong_call_is_not_transient(postgres: Postgres) -> None:
+    for kind, statement, arguments in (
+        (asyncpg.InterfaceError, "SELECT $1::int", (1, 2)),
+        (asyncpg.DataError, "SELECT $1::int", ("seven",)),
+        (asyncpg.DataError, "SELECT $1::int", (2**40,)),
+        (asyncpg.CharacterNotInRepertoireError, "SELECT $1::text", ("\x00",)),
+        (asyncpg.UndefinedTableError, "SELECT 1 FROM never_made", ()),
+    ):
+        with pytest.raises(kind) as wrong:
+            await postgres.fetchval(statement, *arguments)
+        assert not isinstance(wrong.value, POSTGRES_TRANSIENT)
+
+
+async def test_a_statement_that_takes_too_long_is_ended(settings: PostgresSettings) -> None:
+    brief = settings.model_copy(update={"command_seconds": 0.2})
+    async with open_postgres(brief, "pool-test") as postgres:
+        with pytest.raises(POSTGRES_TRANSIENT):
+            await postgres.execute("SELECT pg_sleep(60)")
+        assert await postgres.fetchval(COUNT) == 0
+
+
+async def test_a_database_that_cannot_be_reached_any_more_is_unavailable(
+    settings: PostgresSettings, caplog: pytest.LogCaptureFixture, outsider: Any
+) -> None:
+    name = urlsplit(settings.dsn).path[1:]
+    async with open_postgres(settings, "pool-test") as postgres:
+        await outsider.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT 0')
+        await outsider.execute("CREATE ROLE pool_guest LOGIN PASSWORD 'guest'")
+        try:
+            postgres._pool.set_connect_args(dsn=settings.dsn, user="pool_guest", password="guest")
+            await postgres._pool.expire_connections()
+            with pytest.raises(Unavailable, match="cannot be reached"):
+                await postgres.check()
+        finally:
+            await outsider.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT -1')
+            await outsider.execute("DROP ROLE pool_guest")
+    assert "TooManyConnectionsError" in caplog.records[-1].__dict__["error"]
+
+
+async def test_a_closed_pool_is_unavailable(settings: PostgresSettings) -> None:
+    async with open_postgres(settings, "pool-test") as postgres:
+        pass
+    with pytest.raises(Unavailable):
+        await postgres.fetchval("SELECT 1")
+
+
+async def test_closing_does_not_wait_for_ever_for_a_connection_lent_out(settings: PostgresSettings) -> None:
+    brief = settings.model_copy(update={"command_seconds": 0.2})
+    async with asyncio.timeout(10):
+        async with open_postgres(brief, "pool-test") as postgres:
+            lent = await postgres._pool.acquire()
+    assert _is_closed(lent)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"dsn": "postgresql://u@127.0.0.1:1/db"}, "PostgreSQL at 127.0.0.1:1/db refuses: "),
+        ({"dsn": "postgresql://u:hunter2@127.0.0.1:x/db"}, "the PostgreSQL DSN is not usable; correct it"),
+        ({"dsn": "postgresql://u:hun/ter2@h/db"}, "the PostgreSQL DSN is not usable; correct it"),
+    ],
+)
+async def test_a_server_that_is_not_there_is_one_line_without_the_password(
+    change: dict[str, Any], reason: str, settings: PostgresSettings
+) -> None:
+    wrong = settings.model_copy(update=change | {"password": SecretStr("hunter2"), "connect_seconds": 1})
+    with pytest.raises(StartupError) as refused:
+        async with open_postgres(wrong, "pool-test"):
+            raise AssertionError("must not open")
+    assert str(refused.value).startswith(reason)
+    assert "hunter2" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+async def test_an_unknown_database_is_named(settings: PostgresSettings) -> None:
+    wrong = settings.model_copy(update={"dsn": settings.dsn.rpartition("/")[0] + "/never_made"})
+    with pytest.raises(StartupError, match=r'database "never_made" does not exist; start it or correct the DSN$'):
+        async with open_postgres(wrong, "pool-test"):
+            raise AssertionError("must not open")
+
+
+async def test_a_wrong_password_is_one_line_without_it(settings: PostgresSettings) -> None:
+    wrong = settings.model_copy(update={"password": SecretStr("hunter2")})
+    with pytest.raises(StartupError, match="password authentication failed") as refused:
+        async with open_postgres(wrong, "pool-test"):
+            raise AssertionError("must not open")
+    assert "hunter2" not in str(refused.value)
+    assert "hunter2" not in repr(refused.value.__cause__)
+
+
+async def test_a_server_that_accepts_and_says_nothing_is_given_up(settings: PostgresSettings, silent_port: int) -> None:
+    silent = settings.model_copy(update={"dsn": f"postgresql://u@127.0.0.1:{silent_port}/db", "connect_seconds": 0.2})
+    with pytest.raises(StartupError, match="refuses: TimeoutError; start it"):
+        async with asyncio.timeout(10), open_postgres(silent, "pool-test"):
+            raise AssertionError("must not open")
+
+
+async def test_opening_can_be_cancelled(settings: PostgresSettings, outsider: Any, until: Any) -> None:
+    async def stay_open() -> None:
+        async with open_postgres(settings, "pool-test"):
+            await asyncio.Event().wait()
+
+    for delay in (0, 0.005, 0.02, 0.1):
+        opening = asyncio.create_task(stay_open())
+        await asyncio.sleep(delay)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+
+    async def gone() -> bool:
+        return not await backends(outsider)
+
+    await until(gone)
+
+
+async def test_statements_of_recorded_work_are_client_spans(postgres: Postgres) -> None:
+    with recorded_spans() as spans, entry_span("in", SpanKind.SERVER, SAMPLED):
+        await postgres.execute(INSERT, "alice@example.com")
+        async with postgres.transaction() as connection:
+            await connection.execute(INSERT, "b")
+        with pytest.raises(asyncpg.UndefinedTableError):
+            await postgres.fetchval("SELECT 1\n  FROM never_made")
+    insert, transaction, failed, _ = spans.get_finished_spans()
+    assert (insert.name, insert.kind) == ("postgres INSERT", SpanKind.CLIENT)
+    assert insert.attributes == {"db.system.name": "postgresql", "db.query.text": INSERT}
+    assert transaction.name == "postgres transaction"
+    assert failed.attributes is not None
+    assert failed.attributes["db.query.text"] == "SELECT 1 FROM never_made"
+    assert (failed.status.status_code, failed.status.description) == (StatusCode.ERROR, "UndefinedTableError")
+    assert "alice" not in "".join(span.to_json() for span in spans.get_finished_spans())
+
+
+async def test_work_that_is_not_recorded_makes_no_spans(postgres: Postgres) -> None:
+    with recorded_spans() as spans, entry_span("in", SpanKind.SERVER, SAMPLED[:-1] + "0"):
+        await postgres.fetchval(COUNT)
+    assert spans.get_finished_spans() == ()
