@@ -57,7 +57,7 @@ doctor: venv ## what this machine has and lacks
 
 ##@ The code
 
-.PHONY: test test-unit test-integration test-e2e check format lock
+.PHONY: test test-unit test-integration test-e2e check format openapi lock
 test: venv ## all tests, with coverage; below 90 % fails
 	@rm -f .coverage .coverage.*
 	@$(PYTEST) --cov --cov-report= -n $(WORKERS) --dist loadscope; tests=$$?; \
@@ -82,6 +82,9 @@ check: venv ## format, lint, types, imports: what CI runs
 format: venv ## put the code into its format
 	.venv/bin/ruff check --quiet --fix-only $(CODE)
 	.venv/bin/ruff format $(CODE)
+
+openapi: venv ## merge the services' documents into the gateway's; after any change of a public API
+	$(PYTHON) tools/openapi/merge.py
 
 lock: venv ## compile requirements.lock anew from the pyproject files
 	.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

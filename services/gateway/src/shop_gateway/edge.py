@@ -45,7 +45,7 @@ class Edge:
         if verdict.allowed:
             await self._app(scope, receive, send_with_limits)
         else:
-            refused = RateLimited(f"No more than {limiter.policy.partition(';')[2]} seconds may be asked")
+            refused = RateLimited(f"The quota is spent; the next request may come in {verdict.wait_seconds} s")
             await app_error_response(refused)(scope, receive, send_with_limits)
 
     async def _identify(self, scope: Scope, tokens: TokenVerifier) -> Caller:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
@@ -69,11 +70,12 @@ async def _wait_for_partitions(admin: Any, names: set[str]) -> None:
             await asyncio.sleep(_POLL_SECONDS)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m shop_common.kafka.topics", description="Create every Kafka topic.")
     parser.add_argument("--bootstrap-servers", required=True, metavar="HOST:PORT")
     parser.add_argument("--replication-factor", type=int, default=1, metavar="N")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what went wrong is said once, below
     try:
         names = asyncio.run(create_topics(options.bootstrap_servers, options.replication_factor))
     except StartupError as error:
