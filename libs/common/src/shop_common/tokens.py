@@ -158,7 +158,7 @@ class TokenVerifier:
             claims = _Claims.model_validate(await asyncio.to_thread(self._decode, token, key))
         except jwt.ExpiredSignatureError:
             raise Unauthenticated("The token has expired", error="invalid_token") from None
-        except (jwt.PyJWTError, ValidationError, ValueError, RecursionError):
+        except (jwt.PyJWTError, ValidationError, ValueError):
             raise Unauthenticated("The token is not valid", error="invalid_token") from None
         return Principal(claims.sub, claims.role, claims.exp)
 
@@ -177,7 +177,7 @@ class TokenVerifier:
 def _key_id(token: str) -> str:
     try:
         kid = jwt.get_unverified_header(token).get("kid")
-    except (jwt.PyJWTError, ValueError, RecursionError):  # the header is anybody's, nested as deep as they like
+    except (jwt.PyJWTError, ValueError):
         raise Unauthenticated("The token is not valid", error="invalid_token") from None
     if not isinstance(kid, str):
         raise Unauthenticated("The token names no key", error="invalid_token")

@@ -148,7 +148,8 @@ async def test_a_known_key_does_not_wait_for_a_refresh_under_way() -> None:
     refreshing = asyncio.create_task(issuer.keys.find(OLD.kid))
     await asyncio.sleep(0)
     assert not refreshing.done()
-    assert await kid_of(issuer, OLD) == OLD.kid
+    async with asyncio.timeout(1):
+        assert await kid_of(issuer, OLD) == OLD.kid
     issuer.answer.set()
     assert await refreshing is not None
     assert issuer.asked == 2
