@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -137,14 +137,8 @@ async def open_postgres(settings: PostgresSettings, application_name: str) -> As
             ) from error
         yield Postgres(pool, settings)
     finally:
-        await _close(pool, settings.command_seconds)
-
-
-async def _close(pool: "asyncpg.Pool[asyncpg.Record]", seconds: float) -> None:
-    try:
-        await asyncio.wait_for(pool.close(), seconds)
-    except TimeoutError:
-        pool.terminate()
+        with suppress(TimeoutError):  # a close that is cut short drops the connections
+            await asyncio.wait_for(pool.close(), settings.command_seconds)
 
 
 def _is_lost(connection: "PoolConnectionProxy[asyncpg.Record]") -> bool:

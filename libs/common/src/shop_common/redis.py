@@ -4,9 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
@@ -28,8 +25,6 @@ async def open_redis(settings: RedisSettings) -> AsyncIterator["Redis"]:
             socket_timeout=settings.command_seconds,
             socket_connect_timeout=settings.command_seconds,
             health_check_interval=settings.idle_check_seconds,
-            # Once more at once, for a connection that died idle; the library's own three waits take seconds.
-            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
             maint_notifications_config=MaintNotificationsConfig(enabled=False),  # would stretch the timeouts to 10 s
         )
     except ValueError:  # its message quotes the URL, which may hold a password
