@@ -139,7 +139,7 @@ FetchTrace = Callable[[TraceContext, Callable[[Trace], bool]], Awaitable[Trace]]
 
 @pytest.fixture
 async def fetch_trace(cluster: Cluster) -> AsyncIterator[FetchTrace]:
-    """Fetch a trace once it satisfies a condition; what there is of it is shown when it never does."""
+    """Fetch a trace once it satisfies a condition and has no orphans; what there is of it is shown otherwise."""
     async with httpx.AsyncClient(base_url=cluster.jaeger_url, timeout=5, trust_env=False) as jaeger:
 
         async def fetch(context: TraceContext, complete: Callable[[Trace], bool]) -> Trace:
@@ -151,13 +151,15 @@ async def fetch_trace(cluster: Cluster) -> AsyncIterator[FetchTrace]:
                 if response.status_code != 200:
                     return None
                 latest = _parse_trace(response)
-                return latest if complete(latest) else None
+                # Processes export on their own time: a child may be there before its parent.
+                return latest if complete(latest) and not latest.orphans(context.span_id) else None
 
             try:
                 return await eventually(attempt, "the trace is not complete")
             except pytest.fail.Exception:
                 seen = "\n".join(sorted(" > ".join(steps) for steps in latest.lineages())) if latest else "nothing"
-                pytest.fail(f"the trace {context.trace_id} never became complete; it has:\n{seen}")
+                orphans = latest.orphans(context.span_id) if latest else []
+                pytest.fail(f"trace {context.trace_id} never became complete; orphans: {orphans}; it has:\n{seen}")
 
         yield fetch
 

@@ -52,8 +52,7 @@ class Postgres:
                 raise asyncpg.ConnectionDoesNotExistError(str(error)) from error
             raise
         finally:
-            await self._pool.release(connection, timeout=self._settings.command_seconds)
-            self._measure()
+            await self._release(connection)
 
     async def _acquire(self) -> "PoolConnectionProxy[asyncpg.Record]":
         started = time.perf_counter()
@@ -67,6 +66,15 @@ class Postgres:
             raise Unavailable("The database cannot be reached") from error
         finally:
             POOL_WAIT.labels(_POOL).observe(time.perf_counter() - started)
+            self._measure()
+
+    async def _release(self, connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
+        try:
+            await self._pool.release(connection, timeout=self._settings.command_seconds)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+            # The pool has dropped it. What was done with it stands, and a cancellation must not become another error.
+            _logger.warning("a database connection was dropped", extra={"error": f"{type(error).__name__}: {error}"})
+        finally:
             self._measure()
 
     @asynccontextmanager

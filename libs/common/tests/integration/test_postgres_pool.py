@@ -205,17 +205,37 @@ async def test_a_statement_that_takes_too_long_is_ended(settings: PostgresSettin
         assert await postgres.fetchval(COUNT) == 0
 
 
-async def test_a_session_that_is_frozen_is_given_up_in_time(settings: PostgresSettings) -> None:
+@pytest.fixture
+async def frozen(settings: PostgresSettings) -> AsyncIterator[Postgres]:
+    """A pool of one connection whose session has stopped, as in a machine that is out of breath."""
     brief = settings.model_copy(update={"command_seconds": 0.3, "max_size": 1})
-    async with open_postgres(brief, "pool-test") as postgres, asyncio.timeout(10):
+    async with open_postgres(brief, "pool-test") as postgres:
         pid = await postgres.fetchval("SELECT pg_backend_pid()")
         os.kill(pid, signal.SIGSTOP)
         try:
-            with pytest.raises(POSTGRES_TRANSIENT):
-                await postgres.fetchval(COUNT)
-            assert await postgres.fetchval("SELECT pg_backend_pid()") != pid
+            yield postgres
         finally:
             os.kill(pid, signal.SIGCONT)
+
+
+async def test_a_session_that_is_frozen_is_given_up_in_time(frozen: Postgres) -> None:
+    async with asyncio.timeout(10):
+        with pytest.raises(TimeoutError):
+            await frozen.fetchval(COUNT)
+        assert await frozen.fetchval(COUNT) == 0
+
+
+async def test_a_cancellation_stays_one_though_the_connection_cannot_be_reset(
+    frozen: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = asyncio.create_task(frozen.fetchval(COUNT))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    async with asyncio.timeout(10):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await frozen.fetchval(COUNT) == 0
+    assert "a database connection was dropped" in caplog.messages
 
 
 async def test_a_database_that_cannot_be_reached_any_more_is_unavailable(

@@ -164,15 +164,15 @@ class _Membership(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         while True:
             batches = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
             for partition, records in batches.items():
-                box = self._mailboxes(partition)
-                for record in records:
-                    box.post(record)
+                # Until the next assignment aiokafka goes on returning what it had fetched of the last one. Whoever gets
+                # the partition reads that again; of a new assignment nothing can come before its callback, since its
+                # positions are asked of the broker first.
+                if box := self._boxes.get(partition):
+                    for record in records:
+                        box.post(record)
             await asyncio.sleep(0)  # what is fetched already is returned without a pause
 
-    def _mailboxes(self, partition: TopicPartition) -> Mailboxes:
-        if box := self._boxes.get(partition):
-            return box
-
+    def _create_mailboxes(self, partition: TopicPartition) -> Mailboxes:
         def set_paused(paused: bool) -> None:  # noqa: FBT001 - the state itself
             with suppress(IllegalStateError):  # the partition has just been taken away
                 (self._consumer.pause if paused else self._consumer.resume)(partition)
@@ -182,8 +182,7 @@ class _Membership(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             if not self._bug.done():
                 self._bug.set_exception(error)
 
-        box = self._boxes[partition] = Mailboxes(self._delivery.deliver, set_paused, failed)
-        return box
+        return Mailboxes(self._delivery.deliver, set_paused, failed)
 
     async def _commit_often(self) -> None:
         while True:
@@ -220,8 +219,7 @@ class _Membership(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         self.assigned = True
-        for partition in assigned:
-            self._mailboxes(partition)
+        self._boxes.update((partition, self._create_mailboxes(partition)) for partition in assigned)
         log.info("partitions assigned", extra={"group": self._group, "partitions": len(assigned)})
 
     async def _give_up(self, drain_seconds: float) -> None:
