@@ -54,11 +54,13 @@ def _orders(request: Request) -> OrderService:
 
 
 def _given_key(request: Request) -> str | None:
-    # Joined, so that two of them are no valid key.
-    key = ", ".join(request.headers.getlist("Idempotency-Key"))
-    if key and not _KEY.fullmatch(key):
+    given = request.headers.getlist("Idempotency-Key")
+    if not given:
+        return None
+    key = ", ".join(given)  # so that two of them are no valid key
+    if not _KEY.fullmatch(key):
         raise IdempotencyKeyNotValid("Idempotency-Key must be 1 to 255 visible ASCII characters")
-    return key or None
+    return key
 
 
 def _required_key(key: Annotated[str | None, Depends(_given_key)]) -> str:
@@ -90,7 +92,7 @@ def _answer_headers(*names: str) -> dict[str, Any]:
 _VISIBLE: Final = r"^[!-~]{1,255}$"
 _ORDER_KEY: Final = _header("Idempotency-Key", _VISIBLE, "The same key and body: the same order", required=True)
 _MOVE_KEY: Final = _header("Idempotency-Key", _VISIBLE, "Makes a retry answer like the first try", required=False)
-_IF_MATCH: Final = _header("If-Match", r'^"[0-9]{1,9}"$', "ETag of the version to change", required=True)
+_IF_MATCH: Final = _header("If-Match", r'^"[0-9]{1,10}"$', "ETag of the version to change", required=True)
 _IF_NONE_MATCH: Final = _header(
     "If-None-Match", "", "ETag of the version you have: 304 if it is current", required=False
 )

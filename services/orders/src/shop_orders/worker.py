@@ -41,7 +41,7 @@ async def open_worker_resources(settings: Settings) -> AsyncIterator[WorkerResou
             producer=producer,
             transient=(*MONGO_TRANSIENT, OrderContended),
         )
-        checks = {**resources.checks, "producer": producer.ready, "consumer": consumer.ready}
+        checks = {**resources.checks, "kafka": producer.ready, GROUP: consumer.ready}
         yield WorkerResources(checks, (consumer, relay))
 
 

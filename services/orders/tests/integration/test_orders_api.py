@@ -11,6 +11,7 @@ from shop_common.testing import TokenIssuer
 from shop_orders.models import User
 from shop_orders.service import OrderService
 
+BODY = {"items": [{"sku": "a", "quantity": 1, "unit_price": {"amount": 1, "currency": "EUR"}}]}
 INJECTIONS = ['{"$gt": ""}', "[$ne]=x", "$where", "a\x00b", "null"]
 
 
@@ -113,16 +114,22 @@ async def test_one_currency_per_order(shop: Any, user_id: str, database: Databas
 @pytest.mark.parametrize("key", ["", "with space", "ü", "x" * 256, "tab\t."])
 async def test_a_key_must_be_visible_ascii(shop: Any, user_id: str, key: str) -> None:
     headers = shop.bearer(user_id) | {"Idempotency-Key": key.encode("latin-1")}
-    body = {"items": [{"sku": "a", "quantity": 1, "unit_price": {"amount": 1, "currency": "EUR"}}]}
-    answer = await shop.client.post("/v1/orders", headers=headers, json=body)
-    assert answer.status_code == 400
-    assert answer.json()["code"] == ("idempotency_key_not_valid" if key else "idempotency_key_missing")
+    answer = await shop.client.post("/v1/orders", headers=headers, json=BODY)
+    assert (answer.status_code, answer.json()["code"]) == (400, "idempotency_key_not_valid")
+    order = (await shop.place(user_id)).json()
+    for action in ("pay", "cancel"):
+        moved = await shop.client.post(f"/v1/orders/{order['id']}/{action}", headers=headers | {"If-Match": '"1"'})
+        assert (moved.status_code, moved.json()["code"]) == (400, "idempotency_key_not_valid")
+
+
+async def test_an_order_needs_a_key(shop: Any, user_id: str) -> None:
+    answer = await shop.client.post("/v1/orders", headers=shop.bearer(user_id), json=BODY)
+    assert (answer.status_code, answer.json()["code"]) == (400, "idempotency_key_missing")
 
 
 async def test_two_keys_are_none(shop: Any, user_id: str) -> None:
     headers = [*shop.bearer(user_id).items(), ("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
-    body = {"items": [{"sku": "a", "quantity": 1, "unit_price": {"amount": 1, "currency": "EUR"}}]}
-    answer = await shop.client.post("/v1/orders", headers=headers, json=body)
+    answer = await shop.client.post("/v1/orders", headers=headers, json=BODY)
     assert (answer.status_code, answer.json()["code"]) == (400, "idempotency_key_not_valid")
 
 
@@ -265,13 +272,12 @@ async def test_every_route_wants_a_token(shop: Any, issuer: TokenIssuer, user_id
     }
     headers = {"Authorization": f"Bearer {tokens[how]}"} if how in tokens else {}
     path = f"/v1/orders/{uuid.uuid4()}"
-    body = {"items": [{"sku": "a", "quantity": 1, "unit_price": {"amount": 1, "currency": "EUR"}}]}
     answers = [
         await shop.client.get("/v1/orders", headers=headers),
         await shop.client.get(path, headers=headers),
         await shop.client.post(f"{path}/pay", headers=headers),
         await shop.client.post(f"{path}/cancel", headers=headers),
-        await shop.client.post("/v1/orders", headers=headers, json=body),
+        await shop.client.post("/v1/orders", headers=headers, json=BODY),
     ]
     assert {answer.status_code for answer in answers} == {401}
     assert all(answer.headers["WWW-Authenticate"].startswith("Bearer") for answer in answers)

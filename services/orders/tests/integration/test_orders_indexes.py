@@ -103,7 +103,7 @@ async def test_the_command_waits_for_a_server_that_is_starting(
 
     async def starting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal refused
-        if refused < 20:
+        if refused < 6:
             refused += 1
             writer.close()
             return
@@ -120,7 +120,7 @@ async def test_the_command_waits_for_a_server_that_is_starting(
         code, _, err = await run_command(
             mongo_settings, ORDERS_MONGO__URL=f"mongodb://127.0.0.1:{port}/?directConnection=true"
         )
-    assert (code, err, refused) == (0, "", 20)
+    assert (code, err, refused) == (0, "", 6)
 
 
 async def test_a_bad_address_is_one_line_at_once(mongo_settings: MongoSettings) -> None:
