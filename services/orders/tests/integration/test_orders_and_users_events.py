@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from shop_common.cursors import CursorCodec
+from shop_common.errors import PreconditionFailed
 from shop_common.events.money import Money
 from shop_common.events.orders import OrderItem
 from shop_common.mongo import Database
@@ -210,6 +211,28 @@ async def test_paid_while_the_deactivation_is_about_to_cancel(world: World) -> N
     world.before_moving = pay
     await world.slow.follow_user(User(world.user_id, is_active=False, version=2), "event 2")
     assert await world.state(order) == ("paid", 3)
+
+
+async def test_confirmed_while_its_owner_is_about_to_cancel(world: World) -> None:
+    """Both states may be cancelled, so it is the version that tells that the owner saw another one."""
+    order = await world.place()
+    world.before_moving = world.registered
+    with pytest.raises(PreconditionFailed):
+        await world.slow.cancel(Principal(world.user_id, "customer", 0), order.id, 1, None)
+    assert await world.state(order) == ("confirmed", 2)
+
+
+async def test_confirmed_while_the_deactivation_is_about_to_cancel(world: World) -> None:
+    """As a member of the group does that has lost its partition and does not know it yet."""
+    order = await world.place()
+
+    async def confirm() -> None:
+        assert await world.store.move(order, order.moved("confirmed", order.created_at), "event 1")
+
+    world.before_moving = confirm
+    await world.slow.follow_user(User(world.user_id, is_active=False, version=2), "event 2")
+    assert await world.state(order) == ("cancelled", 3)
+    assert await world.relay() == ["placed", "confirmed", "cancelled"]
 
 
 async def test_settling_a_late_relay_changes_nothing(world: World) -> None:
