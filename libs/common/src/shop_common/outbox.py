@@ -26,7 +26,7 @@ OLDEST = Gauge("shop_outbox_oldest_seconds", "Age of the oldest event not sent",
 
 _BATCH: Final = 500
 _SENDS_AT_ONCE: Final = 100
-_POLL_SECONDS: Final = (0.25, 1.0)
+_POLL_SECONDS: Final = 0.25
 _BACKOFF_SECONDS: Final = (0.25, 5.0)
 _STORE_SECONDS: Final = 10.0
 _LAST_ROUND_SECONDS: Final = 5.0
@@ -66,9 +66,11 @@ class Publisher(Protocol):
 
 
 class OutboxRelay:
-    def __init__(self, outbox: Outbox, publisher: Publisher) -> None:
+    def __init__(self, outbox: Outbox, publisher: Publisher, *, idle_poll_seconds: float = 1.0) -> None:
+        """`idle_poll_seconds`: how long an event of a process that cannot nudge may wait after a quiet time."""
         self._outbox = outbox
         self._publisher = publisher
+        self._idle_poll_seconds = idle_poll_seconds
         self._nudged = asyncio.Event()
 
     def nudge(self) -> None:
@@ -101,7 +103,7 @@ class OutboxRelay:
                 await happens_within(stop, full_jitter(failures, *_BACKOFF_SECONDS))
             elif records is not None and len(records) < _BATCH:
                 idle = 0 if records else idle + 1
-                await happens_within(self._nudged, min(_POLL_SECONDS[0] * 2 ** min(idle, 8), _POLL_SECONDS[1]))
+                await happens_within(self._nudged, min(_POLL_SECONDS * 2 ** min(idle, 8), self._idle_poll_seconds))
 
     async def _round(self, stop: asyncio.Event) -> tuple[Sequence[OutboxRecord] | None, list[OutboxRecord]]:
         """What was read, None if that failed, and what of it was sent."""

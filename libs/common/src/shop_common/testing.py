@@ -1,9 +1,9 @@
-"""Test kit: tokens of an issuer of one's own, an application with its lifespan run, spans kept in memory."""
+"""Test kit: tokens of an issuer of one's own, an application with its lifespan run, recorded spans, fake parts."""
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
@@ -72,3 +72,43 @@ def recorded_spans() -> Iterator[InMemorySpanExporter]:
     with recording_by(provider):
         yield exporter
     provider.shutdown()
+
+
+class FakePart:
+    """Stands for whatever was opened; has every attribute, and takes every call and index."""
+
+    def __getattr__(self, _: str) -> "FakePart":
+        return self
+
+    def __getitem__(self, _: str) -> "FakePart":
+        return self
+
+    def __call__(self, *_: object) -> "FakePart":
+        return self
+
+
+class PartsOpened:
+    """Makes fakes of the `open_*` functions of a composition root, which note what is opened and closed.
+
+    `failing` names one that raises RuntimeError, "close " before it one that does so only as it closes.
+    """
+
+    def __init__(self, failing: str = "") -> None:
+        self.opened: list[str] = []
+        self.closed: list[str] = []
+        self._failing = failing
+
+    def fake(self, name: str) -> Callable[..., AbstractAsyncContextManager[FakePart]]:
+        @asynccontextmanager
+        async def open_part(*_: object) -> AsyncIterator[FakePart]:
+            if self._failing == name:
+                raise RuntimeError(name)
+            self.opened.append(name)
+            try:
+                yield FakePart()
+            finally:
+                self.closed.append(name)
+                if self._failing == f"close {name}":
+                    raise RuntimeError(name)
+
+        return open_part

@@ -13,12 +13,13 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import httpx
 import jwt
 from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shop_common.errors import Forbidden, Unauthenticated, Unavailable
 from shop_common.settings import TokenSettings
@@ -41,7 +42,7 @@ _logger = logging.getLogger(__name__)
 class _Claims(BaseModel):
     model_config = ConfigDict(strict=True)
 
-    sub: str
+    sub: Annotated[UUID, Field(strict=False)]
     role: Role
     exp: int
 
@@ -160,7 +161,7 @@ class TokenVerifier:
             raise Unauthenticated("The token has expired", error="invalid_token") from None
         except (jwt.PyJWTError, ValidationError, ValueError):
             raise Unauthenticated("The token is not valid", error="invalid_token") from None
-        return Principal(claims.sub, claims.role, claims.exp)
+        return Principal(str(claims.sub), claims.role, claims.exp)
 
     def _decode(self, token: str, key: jwt.PyJWK) -> dict[str, Any]:
         return jwt.decode(

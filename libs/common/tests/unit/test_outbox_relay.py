@@ -81,8 +81,8 @@ class Log:
 
 
 @asynccontextmanager
-async def relaying(store: Store, log: Log) -> AsyncIterator[OutboxRelay]:
-    relay, stop = OutboxRelay(store, log), asyncio.Event()
+async def relaying(store: Store, log: Log, idle_poll_seconds: float = 3600.0) -> AsyncIterator[OutboxRelay]:
+    relay, stop = OutboxRelay(store, log, idle_poll_seconds=idle_poll_seconds), asyncio.Event()
     running = asyncio.create_task(relay.run(stop))
     try:
         yield relay
@@ -101,7 +101,7 @@ async def until(condition: Callable[[], bool]) -> None:
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_module, "_BACKOFF_SECONDS", (0.001, 0.01))
-    monkeypatch.setattr(outbox_module, "_POLL_SECONDS", (0.001, 0.01))
+    monkeypatch.setattr(outbox_module, "_POLL_SECONDS", 0.001)
 
 
 async def test_versions_are_in_order_and_aggregates_beside_each_other() -> None:
@@ -181,7 +181,7 @@ async def test_a_store_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -
 
 async def test_a_full_batch_is_followed_at_once_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_module, "_BATCH", 10)
-    monkeypatch.setattr(outbox_module, "_POLL_SECONDS", (3600.0, 3600.0))
+    monkeypatch.setattr(outbox_module, "_POLL_SECONDS", 3600.0)
     store, log = Store(*(an_event(uuid4(), 1) for _ in range(35))), Log()
     async with relaying(store, log):
         await until(lambda: not store.records)
@@ -190,7 +190,7 @@ async def test_a_full_batch_is_followed_at_once_by_the_next(monkeypatch: pytest.
 
 
 async def test_a_nudge_ends_the_wait_for_the_next_poll(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "_POLL_SECONDS", (3600.0, 3600.0))
+    monkeypatch.setattr(outbox_module, "_POLL_SECONDS", 3600.0)
     store, log = Store(), Log()
     async with relaying(store, log) as relay:
         await until(lambda: store.reads == 1)
@@ -200,7 +200,7 @@ async def test_a_nudge_ends_the_wait_for_the_next_poll(monkeypatch: pytest.Monke
 
 
 async def test_a_nudge_during_a_round_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "_POLL_SECONDS", (3600.0, 3600.0))
+    monkeypatch.setattr(outbox_module, "_POLL_SECONDS", 3600.0)
     store, sending, gate = Store(an_event(uuid4(), 1)), asyncio.Event(), asyncio.Event()
 
     async def waits(event: Event) -> None:
@@ -222,10 +222,10 @@ async def test_polling_slows_down_while_there_is_nothing(monkeypatch: pytest.Mon
         waits.append(seconds)
         return await happens_within(event, seconds / 100)
 
-    monkeypatch.setattr(outbox_module, "_POLL_SECONDS", (0.25, 1.0))
+    monkeypatch.setattr(outbox_module, "_POLL_SECONDS", 0.25)
     monkeypatch.setattr(outbox_module, "happens_within", noted)
     store = Store(an_event(uuid4(), 1))
-    async with relaying(store, Log()):
+    async with relaying(store, Log(), idle_poll_seconds=1.0):
         await until(lambda: len(waits) >= 5)
 
     assert waits[:5] == [0.25, 0.5, 1.0, 1.0, 1.0]

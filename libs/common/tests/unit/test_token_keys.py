@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import jwt
@@ -12,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from shop_common.errors import Unauthenticated, Unavailable
 from shop_common.testing import TokenIssuer
 from shop_common.tokens import KeyCache, TokenVerifier, fetch_keys_from
+
+ADA = str(uuid4())
 
 
 class Issuer:
@@ -75,11 +78,11 @@ async def test_a_rotated_key_is_found_and_the_old_one_stays_while_published() ->
 
 async def test_a_withdrawn_key_is_forgotten_and_its_remembered_tokens_with_it() -> None:
     issuer = Issuer(OLD, NEW)
-    verifier, token = TokenVerifier(OLD.settings, issuer.keys), OLD.token("u1")
+    verifier, token = TokenVerifier(OLD.settings, issuer.keys), OLD.token(ADA)
     await verifier.verify(token)
     issuer.issuers.remove(OLD)
     issuer.now += 299
-    assert (await verifier.verify(token)).user_id == "u1"
+    assert (await verifier.verify(token)).user_id == ADA
     issuer.now += 1
     with pytest.raises(Unauthenticated):
         await verifier.verify(token)

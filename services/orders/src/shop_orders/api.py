@@ -16,7 +16,7 @@ from shop_common.errors import (
     Unauthenticated,
     Unavailable,
 )
-from shop_common.preconditions import etag, expected_version
+from shop_common.preconditions import etag, expected_version, is_unchanged
 from shop_common.problems import problems
 from shop_common.request import BodyTimeout, HeadersTooLarge
 from shop_common.tokens import CurrentPrincipal
@@ -143,7 +143,7 @@ async def get_order(
     """Read one of your orders."""
     order = await orders.get(principal, str(order_id))
     headers = _headers(order)
-    if _has_current(request.headers.get("If-None-Match", ""), headers["ETag"]):
+    if is_unchanged(request.headers.get("If-None-Match"), headers["ETag"]):
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
     response.headers.update(headers)
     return OrderOut.model_validate(order)
@@ -184,9 +184,3 @@ def _done(done: Done, response: Response) -> OrderOut:
 
 def _headers(order: Order) -> Mapping[str, str]:
     return {"ETag": etag(order.version), "Cache-Control": "private, no-cache"}
-
-
-def _has_current(if_none_match: str, tag: str) -> bool:
-    """Weak comparison, as reads ask for."""
-    given = [part.strip().removeprefix("W/") for part in if_none_match.split(",")]
-    return tag in given or given == ["*"]

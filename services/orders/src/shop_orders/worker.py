@@ -21,6 +21,7 @@ from shop_orders.resources import open_resources
 from shop_orders.settings import Settings
 
 GROUP: Final = "orders-worker"
+_IDLE_POLL_SECONDS: Final = 0.25  # the API's process has no way to nudge this one
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class WorkerResources:
 @asynccontextmanager
 async def open_worker_resources(settings: Settings) -> AsyncIterator[WorkerResources]:
     async with open_resources(settings) as resources, open_producer(settings.kafka) as producer:
-        relay = OutboxRelay(resources.outbox, producer)
+        relay = OutboxRelay(resources.outbox, producer, idle_poll_seconds=_IDLE_POLL_SECONDS)
         consumer = EventConsumer(
             settings.kafka,
             group=GROUP,

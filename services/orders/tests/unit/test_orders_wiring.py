@@ -1,9 +1,6 @@
 """What the service promises before it serves anything: settings, the OpenAPI document, the order of closing."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
@@ -12,6 +9,7 @@ from pymongo.errors import AutoReconnect, OperationFailure
 from shop_common.errors import StartupError
 from shop_common.kafka.settings import KafkaSettings
 from shop_common.settings import MongoSettings, VerifierSettings
+from shop_common.testing import PartsOpened
 from shop_orders import indexes, resources, worker
 from shop_orders.app import create_app
 from shop_orders.indexes import create_indexes
@@ -85,63 +83,33 @@ def test_the_worker_serves_no_api(settings: Settings) -> None:
     assert not any(path.startswith("/v1") for path in paths)
 
 
-class Part:
-    """Stands for whatever was opened."""
-
-    def __getattr__(self, _: str) -> Any:
-        return Part()
-
-    def __getitem__(self, _: str) -> Any:
-        return Part()
+PARTS = ["open_mongo", "open_http_pool", "open_http_client", "open_producer"]
 
 
-class Opener:
-    """Replaces every `open_*` by one that notes what happens."""
-
-    parts = ("open_mongo", "open_http_pool", "open_http_client", "open_producer")
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.opened: list[str] = []
-        self.closed: list[str] = []
-        self.failing = ""
-        for name in self.parts:
-            monkeypatch.setattr(worker if name == "open_producer" else resources, name, self._fake(name))
-
-    def _fake(self, name: str) -> Any:
-        @asynccontextmanager
-        async def open_part(*_: Any) -> AsyncIterator[Part]:
-            if self.failing == name:
-                raise RuntimeError(name)
-            self.opened.append(name)
-            try:
-                yield Part()
-            finally:
-                self.closed.append(name)
-                if self.failing == f"close {name}":
-                    raise RuntimeError(name)
-
-        return open_part
+def fake_parts(monkeypatch: pytest.MonkeyPatch, failing: str = "") -> PartsOpened:
+    parts = PartsOpened(failing)
+    for name in PARTS:
+        monkeypatch.setattr(worker if name == "open_producer" else resources, name, parts.fake(name))
+    return parts
 
 
-@pytest.mark.parametrize("name", Opener.parts)
+@pytest.mark.parametrize("name", PARTS)
 @pytest.mark.parametrize("when", ["opening", "closing"])
 async def test_whichever_part_fails_all_others_are_closed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, when: str
 ) -> None:
-    opener = Opener(monkeypatch)
-    opener.failing = name if when == "opening" else f"close {name}"
+    parts = fake_parts(monkeypatch, failing=name if when == "opening" else f"close {name}")
     with pytest.raises(RuntimeError, match=name):
         async with open_worker_resources(settings):
             pass
-    parts = list(opener.parts)
-    assert opener.opened == (parts[: parts.index(name)] if when == "opening" else parts)
-    assert opener.closed == opener.opened[::-1]
+    assert parts.opened == (PARTS[: PARTS.index(name)] if when == "opening" else PARTS)
+    assert parts.closed == parts.opened[::-1]
 
 
 async def test_the_worker_stops_taking_in_before_it_stops_publishing(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Opener(monkeypatch)
+    fake_parts(monkeypatch)
     async with open_worker_resources(settings) as opened:
         assert [type(job).__name__ for job in opened.jobs] == ["EventConsumer", "OutboxRelay"]
         assert set(opened.checks) == {"mongo", "kafka", "orders-worker"}
@@ -153,7 +121,7 @@ class RefusingDatabase:
     def __getitem__(self, _: str) -> "RefusingDatabase":
         return self
 
-    async def create_index(self, *_: Any, **__: Any) -> None:
+    async def create_index(self, *_: object, **__: object) -> None:
         raise OperationFailure("An equivalent index already exists", 86)
 
 

@@ -77,13 +77,15 @@ async def test_from_the_api_through_kafka_to_mail_and_statistics(
     until: Any,
 ) -> None:
     name = f"ada-{uuid.uuid4().hex[:8]}"
+    mailed = handled(MAIL_GROUP, UserRegistered.TYPE)
     ada = await register(name)
 
     async def published_and_mailed() -> bool:
         waiting = await postgres.fetchval("SELECT count(*) FROM outbox")
-        return waiting == 0 and mails(mail_server, ada.user["email"]) == 1
+        return waiting == 0 and handled(MAIL_GROUP, UserRegistered.TYPE) >= mailed + 1
 
     await until(published_and_mailed)
+    assert mails(mail_server, ada.user["email"]) == 1
     ready = await worker.get("/readyz")
     assert (ready.status_code, set(ready.json()["checks"])) == (200, {"postgres", "kafka", ORDERS_GROUP, MAIL_GROUP})
 
@@ -102,13 +104,12 @@ async def test_from_the_api_through_kafka_to_mail_and_statistics(
         created_at=NOW,
         updated_at=NOW,
     ).to_event()
-    before = handled(MAIL_GROUP, UserRegistered.TYPE)
     for _ in range(2):
         await producer.send(registered, users.TOPIC)
 
     async def all_handled() -> bool:
         mailing, counting = handled(MAIL_GROUP, UserRegistered.TYPE), handled(ORDERS_GROUP, OrderPaid.TYPE)
-        return mailing == before + 2 and counting == paid_before + 2
+        return mailing >= mailed + 3 and counting >= paid_before + 2
 
     await until(all_handled)
     answer = await client.get(f"{ada.path}/stats", headers=ada.bearer)

@@ -4,6 +4,7 @@ import stat
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import jwt
 import pytest
@@ -92,12 +93,12 @@ def test_what_is_no_key_of_ours_is_named(tmp_path: Path, name: str, content: byt
 async def test_a_ring_signs_what_its_own_key_set_verifies(tmp_path: Path) -> None:
     add_key(tmp_path, datetime.now(UTC))
     ring = await open_key_ring(KeySettings(signing_keys_dir=tmp_path))
-    now = int(datetime.now(UTC).timestamp())
-    claims = {"iss": "https://shop.example", "aud": "shop", "sub": "ada", "role": "admin", "iat": now, "exp": now + 60}
+    ada, now = str(uuid4()), int(datetime.now(UTC).timestamp())
+    claims = {"iss": "https://shop.example", "aud": "shop", "sub": ada, "role": "admin", "iat": now, "exp": now + 60}
     token = await ring.sign(claims)
     assert jwt.get_unverified_header(token) | {"kid": ""} == {"alg": "ES256", "typ": "JWT", "kid": ""}
     principal = await TokenVerifier(TokenSettings(), KeyCache(ring.jwks)).verify(token)
-    assert (principal.user_id, principal.role) == ("ada", "admin")
+    assert (principal.user_id, principal.role) == (ada, "admin")
 
 
 async def test_without_a_key_the_remedy_is_named(tmp_path: Path) -> None:

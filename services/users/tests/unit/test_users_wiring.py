@@ -1,7 +1,5 @@
 """What the service promises before it serves anything: settings, the OpenAPI document, the order of closing."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from pydantic import ValidationError
 from shop_common.errors import StartupError
 from shop_common.kafka.settings import KafkaSettings
 from shop_common.settings import PostgresSettings
+from shop_common.testing import PartsOpened
 from shop_users import migrate, resources
 from shop_users.app import create_app
 from shop_users.keys import KeyRing
@@ -102,41 +101,16 @@ API_PARTS = ["open_passwords", "open_postgres", "open_nudge"]
 WORKER_PARTS = ["open_postgres", "open_producer", "open_outbox"]
 
 
-class Opener:
-    """Replaces every `open_*` of the composition root by one that notes what happens."""
+def fake_parts(monkeypatch: pytest.MonkeyPatch, failing: str) -> PartsOpened:
+    parts = PartsOpened(failing)
+    for name in {*API_PARTS, *WORKER_PARTS}:
+        monkeypatch.setattr(resources, name, parts.fake(name))
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.opened: list[str] = []
-        self.closed: list[str] = []
-        self.failing = ""
-        for name in {*API_PARTS, *WORKER_PARTS}:
-            monkeypatch.setattr(resources, name, self._fake(name))
+    async def open_key_ring(_: Settings) -> KeyRing:
+        return KeyRing(Path(), 0, [])
 
-        async def open_key_ring(_: Any) -> KeyRing:
-            return KeyRing(Path(), 0, [])
-
-        monkeypatch.setattr(resources, "open_key_ring", open_key_ring)
-
-    def _fake(self, name: str) -> Any:
-        class Part:
-            def __getattr__(self, _: str) -> Any:
-                return None
-
-            def listen(self, _: Any) -> None: ...
-
-        @asynccontextmanager
-        async def open_part(*_: Any) -> AsyncIterator[Part]:
-            if self.failing == name:
-                raise RuntimeError(name)
-            self.opened.append(name)
-            try:
-                yield Part()
-            finally:
-                self.closed.append(name)
-                if self.failing == f"close {name}":
-                    raise RuntimeError(name)
-
-        return open_part
+    monkeypatch.setattr(resources, "open_key_ring", open_key_ring)
+    return parts
 
 
 @pytest.mark.parametrize("failing", ["opening", "closing"])
@@ -147,13 +121,12 @@ async def test_whichever_part_fails_all_others_are_closed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, open_all: Any, parts: list[str], failing: str
 ) -> None:
     for name in parts:
-        opener = Opener(monkeypatch)
-        opener.failing = f"close {name}" if failing == "closing" else name
+        opened = fake_parts(monkeypatch, f"close {name}" if failing == "closing" else name)
         with pytest.raises(RuntimeError, match=name):
             async with open_all(settings):
                 pass
-        assert opener.opened == (parts if failing == "closing" else parts[: parts.index(name)])
-        assert opener.closed == opener.opened[::-1]
+        assert opened.opened == (parts if failing == "closing" else parts[: parts.index(name)])
+        assert opened.closed == opened.opened[::-1]
 
 
 def test_migrating_in_vain_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

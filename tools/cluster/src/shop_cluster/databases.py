@@ -1,5 +1,9 @@
 """PostgreSQL's role and database for the service that uses it."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
 import asyncpg
 
 from shop_cluster.ports import HOST
@@ -15,8 +19,8 @@ MAKE_DATABASE = "CREATE DATABASE users OWNER users"
 SHUT_OTHERS_OUT = "REVOKE ALL ON DATABASE users FROM PUBLIC"
 
 
-async def ensure_databases(state: State) -> None:
-    """The role `users`, which owns the database `users` and may do nothing else on the server."""
+@asynccontextmanager
+async def superuser_connection(state: State) -> AsyncIterator[Any]:
     connection = await asyncpg.connect(
         host=HOST,
         port=state.ports["postgres"],
@@ -25,10 +29,16 @@ async def ensure_databases(state: State) -> None:
         database="postgres",
     )
     try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def ensure_databases(state: State) -> None:
+    """The role `users`, which owns the database `users` and may do nothing else on the server."""
+    async with superuser_connection(state) as connection:
         statement = SET_PASSWORD if await connection.fetchval(ROLE_EXISTS) else MAKE_ROLE
         await connection.execute(await connection.fetchval(statement, state.secret("postgres_users")))
         if not await connection.fetchval(DATABASE_EXISTS):
             await connection.execute(MAKE_DATABASE)
             await connection.execute(SHUT_OTHERS_OUT)
-    finally:
-        await connection.close()

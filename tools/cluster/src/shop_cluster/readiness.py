@@ -4,15 +4,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-import asyncpg
 import httpx
 import redis.asyncio
 from aiokafka.client import AIOKafkaClient
 from pymongo import AsyncMongoClient
 
+from shop_cluster.databases import superuser_connection
 from shop_cluster.failures import ClusterError
 from shop_cluster.ports import HOST
-from shop_cluster.servers import SUPERUSER
 from shop_cluster.state import State
 from shop_cluster.supervise import STOPPED_STATES, Supervisor
 
@@ -26,17 +25,8 @@ def mongo_url(state: State) -> str:
 
 
 async def probe_postgres(state: State) -> None:
-    connection = await asyncpg.connect(
-        host=HOST,
-        port=state.ports["postgres"],
-        user=SUPERUSER,
-        password=state.secret("postgres_superuser"),
-        database="postgres",
-    )
-    try:
+    async with superuser_connection(state) as connection:
         await connection.fetchval("SELECT 1")
-    finally:
-        await connection.close()
 
 
 async def probe_redis(state: State) -> None:

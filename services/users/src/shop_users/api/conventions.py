@@ -1,7 +1,6 @@
 """What the routes have in common: resources, preconditions, conditional answers, documented problems."""
 
 import hashlib
-import re
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Response
@@ -16,7 +15,7 @@ from shop_common.errors import (
     PreconditionRequired,
     Unavailable,
 )
-from shop_common.preconditions import etag, expected_version
+from shop_common.preconditions import etag, expected_version, is_unchanged
 from shop_common.problems import problems
 from shop_common.request import BodyTimeout, HeadersTooLarge
 from shop_users.errors import MergePatchRequired
@@ -24,8 +23,6 @@ from shop_users.resources import Resources
 from shop_users.schemas import UserOut
 
 MERGE_PATCH = "application/merge-patch+json"
-
-_ENTITY_TAG = re.compile(r'(?:W/)?("[^"]*")')
 
 
 async def _resources(request: Request) -> Resources:
@@ -53,7 +50,7 @@ IF_MATCH: dict[str, Any] = {
             "in": "header",
             "required": True,
             "description": "The ETag of the version to change",
-            "schema": {"type": "string", "pattern": r'^"[0-9]{1,9}"$', "examples": ['"1"']},
+            "schema": {"type": "string", "pattern": r'^"[0-9]{1,10}"$', "examples": ['"1"']},
         }
     ]
 }
@@ -100,6 +97,6 @@ def read_response(body: BaseModel, if_none_match: str | None, tag: str | None = 
     content = body.model_dump_json().encode()
     tag = tag or f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Authorization"}
-    if if_none_match is not None and (if_none_match.strip() == "*" or tag in _ENTITY_TAG.findall(if_none_match)):
+    if is_unchanged(if_none_match, tag):
         return Response(status_code=304, headers=headers)
     return Response(content, headers=headers, media_type="application/json")
