@@ -57,10 +57,12 @@ def find_postgres(state: State) -> Path:
     if server_user() is None or is_traversable(shipped):
         return shipped
     copy = state.hidden / "postgres-program"
-    if not copy.exists():
-        shutil.copytree(shipped.parent, copy.with_suffix(".part"), symlinks=True, dirs_exist_ok=True)
-        copy.with_suffix(".part").rename(copy)
-    return copy / "bin"
+    if not copy.exists():  # the programs look for their libraries in a folder beside the package's
+        package, part = shipped.parents[1], copy.with_suffix(".part")
+        for folder in (shipped.parent, package.with_name(f"{package.name}.libs")):
+            shutil.copytree(folder, part / folder.relative_to(package.parent), symlinks=True, dirs_exist_ok=True)
+        part.rename(copy)
+    return copy / shipped.relative_to(shipped.parents[2])
 
 
 def find_redis() -> Path:
