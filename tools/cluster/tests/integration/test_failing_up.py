@@ -1,5 +1,6 @@
 """A start that cannot succeed says which part and why, as one error."""
 
+import asyncio
 import os
 import shutil
 import socket
@@ -15,7 +16,7 @@ from shop_cluster.throw_away import close_state, open_state
 from shop_cluster.up import SilentReporter, bring_up
 
 
-async def test_a_part_that_fails_is_the_one_error_of_the_whole_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_fails_is_the_one_error_of_the_whole_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_redis() -> Path:
         raise ClusterError("no redis-server here", remedy="install redis")
 
@@ -24,13 +25,13 @@ async def test_a_part_that_fails_is_the_one_error_of_the_whole_start(monkeypatch
     state = open_state(folder, os.getpid())
     try:
         with pytest.raises(ClusterError, match="no redis-server here"):
-            await bring_up(state, SilentReporter())
+            asyncio.run(bring_up(state, SilentReporter()))  # returns once its threads have ended
     finally:
         close_state(folder)
         shutil.rmtree(folder.parent)
 
 
-async def test_a_taken_port_is_found_before_anything_starts() -> None:
+def test_a_taken_port_is_found_before_anything_starts() -> None:
     folder = Path(tempfile.mkdtemp(prefix="shop-life-")) / "cluster"
     state = open_state(folder, os.getpid())
     try:
@@ -38,7 +39,7 @@ async def test_a_taken_port_is_found_before_anything_starts() -> None:
             socket.create_server((HOST, state.ports["gateway_metrics"])),
             pytest.raises(ClusterError, match=f"port {state.ports['gateway_metrics']}.*taken by .*pid {os.getpid()}"),
         ):
-            await bring_up(state, SilentReporter())
+            asyncio.run(bring_up(state, SilentReporter()))
         assert not (folder / "supervisor" / "pid").exists()
     finally:
         close_state(folder)
