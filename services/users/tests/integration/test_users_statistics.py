@@ -135,6 +135,16 @@ async def test_large_amounts_and_the_answer(
     assert same.status_code == 304
 
 
+async def test_what_a_user_spends_in_all_may_pass_64_bits(postgres: Postgres) -> None:
+    store, user_id = StatisticsStore(postgres), await insert_user(postgres)
+    await postgres.execute("INSERT INTO user_spending VALUES ($1, 'EUR', $2)", user_id, 2**63)
+    await store.apply(order(user_id, 1, "paid", MAX_AMOUNT, "EUR", uuid.uuid4()))
+    statistics = await store.find(user_id)
+    assert statistics is not None
+    assert statistics.spent == (Spending(2**63 + MAX_AMOUNT, "EUR"),)
+    assert type(statistics.spent[0].amount) is int
+
+
 async def test_an_order_of_an_unknown_user_is_kept_for_later(postgres: Postgres) -> None:
     """Events of both topics arrive in any order, so a user's order may be heard of before the user's row is here."""
     store, user_id = StatisticsStore(postgres), uuid.uuid4()

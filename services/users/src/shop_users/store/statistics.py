@@ -65,5 +65,6 @@ class StatisticsStore:
         row = await self._postgres.fetchrow(FIND, user_id)
         if row is None:
             return None
-        spent = tuple(Spending(*pair) for pair in zip(row["amounts"], row["currencies"], strict=True))
+        amounts = map(int, row["amounts"])
+        spent = tuple(Spending(*pair) for pair in zip(amounts, row["currencies"], strict=True))
         return Statistics(row["orders"], row["paid"], row["cancelled"], spent)

@@ -76,7 +76,7 @@ USER_SPENDING = """
 CREATE TABLE user_spending (
   user_id uuid NOT NULL,
   currency text NOT NULL,
-  amount bigint NOT NULL,
+  amount numeric(38) NOT NULL,
   PRIMARY KEY (user_id, currency)
 )
 """
