@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
 from typing import Any
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import SpanKind
 
 from shop_common.errors import StartupError, Unavailable
 from shop_common.metrics import POOL_IN_USE, POOL_SIZE, POOL_TIMEOUTS, POOL_WAIT
@@ -85,24 +86,26 @@ class Postgres:
                 yield connection
 
     async def fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
-        with _statement_span(statement):
-            async with self.connection() as connection:
-                return await connection.fetch(statement, *arguments)
+        async with self._for_statement(statement) as connection:
+            return await connection.fetch(statement, *arguments)
 
     async def fetchrow(self, statement: str, *arguments: object) -> asyncpg.Record | None:
-        with _statement_span(statement):
-            async with self.connection() as connection:
-                return await connection.fetchrow(statement, *arguments)
+        async with self._for_statement(statement) as connection:
+            return await connection.fetchrow(statement, *arguments)
 
     async def fetchval(self, statement: str, *arguments: object) -> Any:
-        with _statement_span(statement):
-            async with self.connection() as connection:
-                return await connection.fetchval(statement, *arguments)
+        async with self._for_statement(statement) as connection:
+            return await connection.fetchval(statement, *arguments)
 
     async def execute(self, statement: str, *arguments: object) -> str:
-        with _statement_span(statement):
+        async with self._for_statement(statement) as connection:
+            return await connection.execute(statement, *arguments)
+
+    @asynccontextmanager
+    async def _for_statement(self, statement: str) -> AsyncIterator["PoolConnectionProxy[asyncpg.Record]"]:
+        with span(*_described(statement)):
             async with self.connection() as connection:
-                return await connection.execute(statement, *arguments)
+                yield connection
 
     async def check(self) -> None:
         """Raise unless the server answers."""
@@ -156,8 +159,9 @@ def _is_lost(connection: "PoolConnectionProxy[asyncpg.Record]") -> bool:
         return True
 
 
-def _statement_span(statement: str) -> AbstractContextManager[Span | None]:
-    """Statements are constants with parameters apart, so their text holds nobody's data."""
+@lru_cache(maxsize=256)
+def _described(statement: str) -> tuple[str, SpanKind, Mapping[str, str]]:
+    """Name, kind and attributes of its span. Statements are constants, so their text holds nobody's data."""
     text = " ".join(statement.split())
     attributes = {"db.system.name": "postgresql", "db.query.text": text[:300]}
-    return span(f"postgres {text.partition(' ')[0]}", SpanKind.CLIENT, attributes)
+    return f"postgres {text.partition(' ')[0]}", SpanKind.CLIENT, attributes

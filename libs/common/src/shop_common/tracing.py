@@ -1,7 +1,7 @@
 """OpenTelemetry traces: W3C context, sampled by the parent's decision, exported over OTLP in batches.
 
-Whether a request is recorded is decided once, where it enters. Of an unrecorded one only the `traceparent` text travels
-on, since a span that is not recorded still costs most of one that is. So spans are made here, never ambiently.
+Whether a request is recorded is decided once, where it enters. Of an unrecorded one only the ids travel on,
+since a span that is not recorded still costs most of one that is. So spans are made here, never ambiently.
 """
 
 import asyncio
@@ -28,17 +28,19 @@ _EXPORT_SECONDS = 2
 _FLUSH_SECONDS = 3.0
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
-_current: ContextVar[str | None] = ContextVar("traceparent", default=None)
+_current: ContextVar[SpanContext | None] = ContextVar("span_context", default=None)
 _tracer: Tracer = trace.NoOpTracer()
 
 
 def current_traceparent() -> str | None:
     """The W3C `traceparent` of the work under way, recorded or not; None outside any."""
-    return _current.get()
+    current = _current.get()
+    return None if current is None else format_traceparent(current)
 
 
 def current_trace_id() -> str:
-    return (_current.get() or "").partition("-")[2][:32]
+    current = _current.get()
+    return "" if current is None else f"{current.trace_id:032x}"
 
 
 def parse_traceparent(text: str | None) -> SpanContext | None:
@@ -76,7 +78,7 @@ def entry_span(name: str, kind: SpanKind, incoming: str | None, *, sample_ratio:
             secrets.randbits(64) or 1,
             is_remote=False,
         )
-        with _as_current(format_traceparent(unsampled)):
+        with _as_current(unsampled):
             yield None
 
 
@@ -100,7 +102,7 @@ def begin_span(name: str, kind: SpanKind, attributes: Mapping[str, AttributeValu
 
 
 def _recorded_parent() -> SpanContext | None:
-    parent = parse_traceparent(_current.get())
+    parent = _current.get()
     return parent if parent is not None and parent.trace_flags.sampled else None
 
 
@@ -121,7 +123,7 @@ def _recorded(
 ) -> Iterator[Span]:
     recorded = _start(name, kind, parent, attributes)
     try:
-        with _as_current(format_traceparent(recorded.get_span_context())):
+        with _as_current(recorded.get_span_context()):
             yield recorded
     except asyncio.CancelledError:
         recorded.set_status(Status(StatusCode.ERROR, "cancelled"))
@@ -136,8 +138,8 @@ def _recorded(
 
 
 @contextmanager
-def _as_current(traceparent: str) -> Iterator[None]:
-    token = _current.set(traceparent)
+def _as_current(context: SpanContext) -> Iterator[None]:
+    token = _current.set(context)
     try:
         yield
     finally:
