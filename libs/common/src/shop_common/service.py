@@ -6,12 +6,14 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.telemetry import TelemetryConfig
 from pydantic.json_schema import models_json_schema
+from starlette.middleware import Middleware
 from uvicorn.supervisors import Multiprocess
 
 from shop_common.errors import AppError, Unavailable
@@ -46,6 +48,14 @@ class Job(Protocol):
     async def run(self, stop: asyncio.Event) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerResources:
+    """Of a worker; its jobs are stopped in the order given."""
+
+    checks: Mapping[str, Check]
+    jobs: Sequence[Job]
+
+
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 ResourcesT = TypeVar("ResourcesT", bound=Resources)
 OpenResources = Callable[[SettingsT], AbstractAsyncContextManager[ResourcesT]]
@@ -56,10 +66,14 @@ def service_app(
     settings: SettingsT,
     open_resources: OpenResources[SettingsT, ResourcesT],
     *,
-    routers: Sequence[APIRouter],
+    routers: Sequence[APIRouter] = (),
+    middleware: Sequence[Middleware] = (),
     transient: tuple[type[Exception], ...] = (),
 ) -> FastAPI:
-    """An HTTP service: its routers, problem documents, health, metrics, traces. `transient` errors answer 503."""
+    """An HTTP service: its routers, problem documents, health, metrics, traces. `transient` errors answer 503.
+
+    `middleware`, the outer ones first, is around the routes and inside what is around every request.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -73,6 +87,7 @@ def service_app(
         title=f"{name} API",
         version="1.0.0",
         lifespan=lifespan,
+        middleware=list(middleware),
         redoc_url=None,
         redirect_slashes=False,  # the address would be built from the client's Host header
         telemetry=_NO_TELEMETRY,
@@ -94,8 +109,7 @@ def service_app(
 def worker_app(
     name: str,
     settings: SettingsT,
-    open_resources: OpenResources[SettingsT, ResourcesT],
-    create_jobs: Callable[[ResourcesT], Sequence[Job]],
+    open_resources: OpenResources[SettingsT, WorkerResources],
 ) -> FastAPI:
     """A worker: runs its jobs, and serves only health and metrics. A job that dies ends the process with code 1."""
 
@@ -104,9 +118,9 @@ def worker_app(
         configure_logs(name, settings.log_level)
         async with open_tracing(settings.tracing, name), open_resources(settings) as resources:
             health.checks = resources.checks
-            jobs = create_jobs(resources)
-            stops = [asyncio.Event() for _ in jobs]
-            tasks = [asyncio.create_task(_owned(job, stop, app)) for job, stop in zip(jobs, stops, strict=True)]
+            stops = [asyncio.Event() for _ in resources.jobs]
+            jobs = zip(resources.jobs, stops, strict=True)
+            tasks = [asyncio.create_task(_owned(job, stop, app)) for job, stop in jobs]
             try:
                 yield
             finally:

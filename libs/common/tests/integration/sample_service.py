@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ from fastapi import APIRouter, FastAPI
 from shop_common.errors import StartupError
 from shop_common.health import Check
 from shop_common.metrics import POOL_SIZE
-from shop_common.service import Job, run_api, run_worker, service_app, worker_app
+from shop_common.service import WorkerResources, run_api, run_worker, service_app, worker_app
 from shop_common.settings import ServiceSettings, load_settings, settings_config
 
 router = APIRouter()
@@ -28,7 +28,6 @@ class Settings(ServiceSettings):
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    settings: Settings
     checks: dict[str, Check] = field(default_factory=dict)
 
 
@@ -37,7 +36,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     if settings.refuses:
         raise StartupError("the sample refuses; set SAMPLE_REFUSES to false")
     POOL_SIZE.labels("sample").set(5)
-    yield Resources(settings)
+    yield Resources()
     logging.getLogger("sample").info("resources closed")
 
 
@@ -64,8 +63,11 @@ class Worker:
         logging.getLogger("sample").info("%s stopped", self._name)
 
 
-def create_jobs(resources: Resources) -> Sequence[Job]:
-    return Worker("consumer", dies=False), Worker("relay", dies=resources.settings.job_dies)
+@asynccontextmanager
+async def open_worker_resources(settings: Settings) -> AsyncIterator[WorkerResources]:
+    async with open_resources(settings) as resources:
+        jobs = (Worker("consumer", dies=False), Worker("relay", dies=settings.job_dies))
+        yield WorkerResources(resources.checks, jobs)
 
 
 if __name__ == "__main__":
@@ -73,4 +75,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "api":
         run_api("sample_service:create_app", own)
     else:
-        run_worker(worker_app("sample-worker", own, open_resources, create_jobs), own)
+        run_worker(worker_app("sample-worker", own, open_worker_resources), own)

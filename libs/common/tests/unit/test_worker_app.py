@@ -2,33 +2,32 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 
 import pytest
 from fastapi import FastAPI
 
 from shop_common import service
-from shop_common.health import Check
-from shop_common.service import Job, worker_app
+from shop_common.service import Job, WorkerResources, worker_app
 from shop_common.settings import ServiceSettings
 from shop_common.testing import open_app_client
 
 LOG: list[str] = []
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
-    checks: dict[str, Check] = field(default_factory=dict)
+def opening(
+    create_jobs: Callable[[], Sequence[Job]],
+) -> Callable[[ServiceSettings], AbstractAsyncContextManager[WorkerResources]]:
+    @asynccontextmanager
+    async def open_resources(_: ServiceSettings) -> AsyncIterator[WorkerResources]:
+        LOG.append("open")
+        try:
+            yield WorkerResources({}, create_jobs())
+        finally:
+            LOG.append("close")
 
-
-@asynccontextmanager
-async def open_resources(_: ServiceSettings) -> AsyncIterator[Resources]:
-    LOG.append("open")
-    try:
-        yield Resources()
-    finally:
-        LOG.append("close")
+    return open_resources
 
 
 @dataclass
@@ -54,10 +53,7 @@ def worker(*jobs: Job) -> tuple[FastAPI, asyncio.Event]:
     """The application, and what is set when it asks its process to end."""
     asked = asyncio.Event()
 
-    def create_jobs(_: Resources) -> Sequence[Job]:
-        return jobs
-
-    app = worker_app("demo-worker", ServiceSettings(), open_resources, create_jobs)
+    app = worker_app("demo-worker", ServiceSettings(), opening(lambda: jobs))
     app.state.exit = asked.set
     return app, asked
 
@@ -153,10 +149,10 @@ async def test_a_job_that_ignores_even_cancellation_does_not_hold_the_process(mo
 
 
 async def test_jobs_that_cannot_be_made_close_the_resources() -> None:
-    def create_jobs(_: Resources) -> Sequence[Job]:
+    def create_jobs() -> Sequence[Job]:
         raise ValueError("no such topic")
 
-    app = worker_app("demo-worker", ServiceSettings(), open_resources, create_jobs)
+    app = worker_app("demo-worker", ServiceSettings(), opening(create_jobs))
     with pytest.raises(ValueError, match="no such topic"):
         async with open_app_client(app):
             raise AssertionError("must not start")

@@ -23,12 +23,16 @@ _GZIP_LEVEL = 4
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or load_settings(Settings)
-    app = service_app("gateway", settings, open_resources, routers=())
+    app = service_app(
+        "gateway",
+        settings,
+        open_resources,
+        middleware=(
+            Middleware(GZipMiddleware, _GZIP_BYTES, _GZIP_LEVEL, exclude_content_types=("text/event-stream",)),
+            Middleware(Edge, trusted_proxies=settings.trusted_proxies),
+        ),
+    )
     app.router.routes.extend(create_routes())
-    app.user_middleware += [  # inside the request middleware, which service_app() put outermost
-        Middleware(GZipMiddleware, _GZIP_BYTES, _GZIP_LEVEL, exclude_content_types=("text/event-stream",)),
-        Middleware(Edge, trusted_proxies=settings.trusted_proxies),
-    ]
     if settings.cors.origins:
         app.add_middleware(Cors, cors=settings.cors)
     app.openapi = _merged_document  # type: ignore[method-assign] # FastAPI's documented way

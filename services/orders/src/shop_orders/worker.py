@@ -1,19 +1,17 @@
 """The orders worker: `python -m shop_orders.worker` follows users' events and publishes orders' events."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final
 
 from fastapi import FastAPI
 
 from shop_common.events import users
-from shop_common.health import Check
 from shop_common.kafka.consumer import EventConsumer
 from shop_common.kafka.producer import open_producer
 from shop_common.mongo import MONGO_TRANSIENT
 from shop_common.outbox import OutboxRelay
-from shop_common.service import Job, run_worker, worker_app
+from shop_common.service import WorkerResources, run_worker, worker_app
 from shop_common.settings import load_settings
 from shop_orders.consumers import UserEvents
 from shop_orders.errors import OrderContended
@@ -22,12 +20,6 @@ from shop_orders.settings import Settings
 
 GROUP: Final = "orders-worker"
 _IDLE_POLL_SECONDS: Final = 0.25  # the API's process has no way to nudge this one
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerResources:
-    checks: Mapping[str, Check]
-    jobs: tuple[Job, ...]
 
 
 @asynccontextmanager
@@ -47,7 +39,7 @@ async def open_worker_resources(settings: Settings) -> AsyncIterator[WorkerResou
 
 
 def create_worker(settings: Settings | None = None) -> FastAPI:
-    return worker_app(GROUP, settings or load_settings(Settings), open_worker_resources, lambda worker: worker.jobs)
+    return worker_app(GROUP, settings or load_settings(Settings), open_worker_resources)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ from shop_common.errors import StartupError
 from shop_common.kafka.settings import KafkaSettings
 from shop_common.settings import PostgresSettings
 from shop_common.testing import PartsOpened
-from shop_users import migrate, resources
+from shop_users import migrate, resources, worker
 from shop_users.app import create_app
 from shop_users.keys import KeyRing
-from shop_users.resources import open_resources, open_worker_resources
+from shop_users.resources import open_resources
 from shop_users.settings import Settings
-from shop_users.worker import create_worker
+from shop_users.worker import create_worker, open_worker_resources
 
 
 @pytest.fixture
@@ -103,8 +103,9 @@ WORKER_PARTS = ["open_postgres", "open_producer", "open_outbox"]
 
 def fake_parts(monkeypatch: pytest.MonkeyPatch, failing: str) -> PartsOpened:
     parts = PartsOpened(failing)
-    for name in {*API_PARTS, *WORKER_PARTS}:
-        monkeypatch.setattr(resources, name, parts.fake(name))
+    for root, names in ((resources, API_PARTS), (worker, WORKER_PARTS)):
+        for name in names:
+            monkeypatch.setattr(root, name, parts.fake(name))
 
     async def open_key_ring(_: Settings) -> KeyRing:
         return KeyRing(Path(), 0, [])
