@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from shop_common.errors import AppError, BadRequest, DeadlineExceeded, NotFound, Unauthenticated, Unavailable
+from shop_common.errors import AppError, NotFound, Unauthenticated
 from shop_common.problems import problems
-from shop_common.request import HeadersTooLarge
+from shop_common.request import ANY_REQUEST
 from shop_gateway import errors
 from shop_gateway.api import ROUTES, Dashboard, Forward
 from shop_gateway.schemas import SectionState
@@ -130,7 +130,7 @@ def _dashboard(route: Dashboard, documents: dict[str, Document]) -> Document:
         "content": {"application/json": {"schema": _dashboard_schema(documents)}},
     }
     answers = _answers(
-        *(BadRequest, Unauthenticated, NotFound, HeadersTooLarge, Unavailable, DeadlineExceeded, errors.UpstreamFailed),
+        *(*ANY_REQUEST, Unauthenticated, NotFound, errors.UpstreamFailed),
         *([errors.InvalidPath] if by_id else []),
     )
     return {

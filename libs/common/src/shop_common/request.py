@@ -8,6 +8,7 @@ import logging
 import re
 import sys
 import time
+from typing import Final
 
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from starlette.datastructures import Headers, MutableHeaders
@@ -49,6 +50,17 @@ class HeadersTooLarge(AppError):
 
 class BodyTimeout(AppError):
     status, code, title = 408, "body_timeout", "Body not received in time"
+
+
+ANY_REQUEST: Final[tuple[type[AppError], ...]] = (
+    BadRequest,
+    BodyTimeout,
+    PayloadTooLarge,
+    HeadersTooLarge,
+    Unavailable,
+    DeadlineExceeded,
+)
+"""What a request may end in before or around whatever route it asks for; documented with each."""
 
 
 class RequestMiddleware:

@@ -7,18 +7,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response, status
 
-from shop_common.errors import (
-    BadRequest,
-    DeadlineExceeded,
-    PayloadTooLarge,
-    PreconditionFailed,
-    PreconditionRequired,
-    Unauthenticated,
-    Unavailable,
-)
-from shop_common.preconditions import etag, expected_version, is_unchanged
+from shop_common.errors import PreconditionFailed, PreconditionRequired, Unauthenticated
+from shop_common.preconditions import IF_MATCH, ExpectedVersion, IfNoneMatch, etag, is_unchanged
 from shop_common.problems import problems
-from shop_common.request import BodyTimeout, HeadersTooLarge
+from shop_common.request import ANY_REQUEST
 from shop_common.tokens import CurrentPrincipal
 from shop_orders.errors import (
     IdempotencyKeyMissing,
@@ -35,11 +27,11 @@ from shop_orders.service import Done, OrderService
 
 router = APIRouter(prefix="/v1/orders", tags=["orders"])
 
+_KEY_HEADER: Final = "Idempotency-Key"
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_ANY_REQUEST: Final = (BadRequest, Unauthenticated, HeadersTooLarge, Unavailable, DeadlineExceeded)
-_ANY_POST: Final = (*_ANY_REQUEST, BodyTimeout, PayloadTooLarge)
+_ANY_REQUEST: Final = (*ANY_REQUEST, Unauthenticated)
 _MOVE: Final = (
-    *_ANY_POST,
+    *_ANY_REQUEST,
     IdempotencyKeyNotValid,
     OrderNotFound,
     OrderStateConflict,
@@ -54,7 +46,7 @@ def _orders(request: Request) -> OrderService:
 
 
 def _given_key(request: Request) -> str | None:
-    given = request.headers.getlist("Idempotency-Key")
+    given = request.headers.getlist(_KEY_HEADER)
     if not given:
         return None
     key = ", ".join(given)  # so that two of them are no valid key
@@ -69,34 +61,24 @@ def _required_key(key: Annotated[str | None, Depends(_given_key)]) -> str:
     return key
 
 
-def _if_match(request: Request) -> int:
-    return expected_version(request.headers.get("If-Match"))
-
-
 Orders = Annotated[OrderService, Depends(_orders)]
 GivenKey = Annotated[str | None, Depends(_given_key)]
 RequiredKey = Annotated[str, Depends(_required_key)]
-IfMatch = Annotated[int, Depends(_if_match)]
 
 
-def _header(name: str, pattern: str, description: str, *, required: bool) -> dict[str, Any]:
-    """Of the document only: their absence has answers of its own (400, 428), which no validation error is."""
-    schema = {"type": "string"} | ({"pattern": pattern} if pattern else {})
-    return {"name": name, "in": "header", "required": required, "description": description, "schema": schema}
+def _key_parameter(description: str, *, required: bool) -> dict[str, Any]:
+    """Of the document only: its absence has an answer of its own (400), which no validation error is."""
+    schema = {"type": "string", "pattern": r"^[!-~]{1,255}$"}
+    return {"name": _KEY_HEADER, "in": "header", "required": required, "description": description, "schema": schema}
 
 
 def _answer_headers(*names: str) -> dict[str, Any]:
     return {"headers": {name: {"schema": {"type": "string"}, "required": name == "ETag"} for name in names}}
 
 
-_VISIBLE: Final = r"^[!-~]{1,255}$"
-_ORDER_KEY: Final = _header("Idempotency-Key", _VISIBLE, "The same key and body: the same order", required=True)
-_MOVE_KEY: Final = _header("Idempotency-Key", _VISIBLE, "Makes a retry answer like the first try", required=False)
-_IF_MATCH: Final = _header("If-Match", r'^"[0-9]{1,10}"$', "ETag of the version to change", required=True)
-_IF_NONE_MATCH: Final = _header(
-    "If-None-Match", "", "ETag of the version you have: 304 if it is current", required=False
-)
-_MOVE_DOCUMENT: Final = {"parameters": [_IF_MATCH, _MOVE_KEY]}
+_ORDER_KEY: Final = _key_parameter("The same key and body: the same order", required=True)
+_MOVE_KEY: Final = _key_parameter("Makes a retry answer like the first try", required=False)
+_MOVE_DOCUMENT: Final = {"parameters": [IF_MATCH, _MOVE_KEY]}
 
 
 @router.post(
@@ -104,7 +86,7 @@ _MOVE_DOCUMENT: Final = {"parameters": [_IF_MATCH, _MOVE_KEY]}
     operation_id="place_order",
     status_code=status.HTTP_201_CREATED,
     responses={
-        **problems(*_ANY_POST, IdempotencyKeyMissing, IdempotencyKeyNotValid, IdempotencyKeyReused, MixedCurrencies),
+        **problems(*_ANY_REQUEST, IdempotencyKeyMissing, IdempotencyKeyNotValid, IdempotencyKeyReused, MixedCurrencies),
         201: _answer_headers("Location", "ETag", "Idempotency-Replayed"),
     },
     openapi_extra={"parameters": [_ORDER_KEY]},
@@ -135,15 +117,18 @@ async def list_orders(orders: Orders, principal: CurrentPrincipal, query: Annota
         200: _answer_headers("ETag"),
         304: {"description": "You have the current version", **_answer_headers("ETag")},
     },
-    openapi_extra={"parameters": [_IF_NONE_MATCH]},
 )
 async def get_order(
-    orders: Orders, principal: CurrentPrincipal, order_id: UUID, request: Request, response: Response
+    orders: Orders,
+    principal: CurrentPrincipal,
+    order_id: UUID,
+    response: Response,
+    if_none_match: IfNoneMatch = None,
 ) -> OrderOut | Response:
     """Read one of your orders."""
     order = await orders.get(principal, str(order_id))
     headers = _headers(order)
-    if is_unchanged(request.headers.get("If-None-Match"), headers["ETag"]):
+    if is_unchanged(if_none_match, headers["ETag"]):
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
     response.headers.update(headers)
     return OrderOut.model_validate(order)
@@ -156,7 +141,13 @@ async def get_order(
     openapi_extra=_MOVE_DOCUMENT,
 )
 async def pay_order(
-    *, orders: Orders, principal: CurrentPrincipal, order_id: UUID, version: IfMatch, key: GivenKey, response: Response
+    *,
+    orders: Orders,
+    principal: CurrentPrincipal,
+    order_id: UUID,
+    version: ExpectedVersion,
+    key: GivenKey,
+    response: Response,
 ) -> OrderOut:
     """Pay a confirmed order."""
     return _done(await orders.pay(principal, str(order_id), version, key), response)
@@ -169,7 +160,13 @@ async def pay_order(
     openapi_extra=_MOVE_DOCUMENT,
 )
 async def cancel_order(
-    *, orders: Orders, principal: CurrentPrincipal, order_id: UUID, version: IfMatch, key: GivenKey, response: Response
+    *,
+    orders: Orders,
+    principal: CurrentPrincipal,
+    order_id: UUID,
+    version: ExpectedVersion,
+    key: GivenKey,
+    response: Response,
 ) -> OrderOut:
     """Cancel an order that is not paid."""
     return _done(await orders.cancel(principal, str(order_id), version, key), response)

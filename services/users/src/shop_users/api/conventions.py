@@ -1,23 +1,15 @@
-"""What the routes have in common: resources, preconditions, conditional answers, documented problems."""
+"""What the routes have in common: resources, conditional answers, documented problems."""
 
 import hashlib
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Request, Response
+from fastapi import Depends, Request, Response
 from pydantic import BaseModel
 
-from shop_common.errors import (
-    AppError,
-    BadRequest,
-    DeadlineExceeded,
-    PayloadTooLarge,
-    PreconditionFailed,
-    PreconditionRequired,
-    Unavailable,
-)
-from shop_common.preconditions import etag, expected_version, is_unchanged
+from shop_common.errors import AppError, PreconditionFailed, PreconditionRequired
+from shop_common.preconditions import etag, is_unchanged
 from shop_common.problems import problems
-from shop_common.request import BodyTimeout, HeadersTooLarge
+from shop_common.request import ANY_REQUEST
 from shop_users.errors import MergePatchRequired
 from shop_users.resources import Resources
 from shop_users.schemas import UserOut
@@ -33,31 +25,6 @@ async def _resources(request: Request) -> Resources:
 AppResources = Annotated[Resources, Depends(_resources)]
 
 
-async def _expected(
-    if_match: Annotated[str | None, Header(alias="If-Match", include_in_schema=False)] = None,
-) -> int:
-    return expected_version(if_match)
-
-
-Expected = Annotated[int, Depends(_expected)]
-"""The version that `If-Match` names; 428 without it. Document it with `openapi_extra=IF_MATCH`."""
-
-# Written by hand because FastAPI answers 422 for the lack of a header that it knows to be required.
-IF_MATCH: dict[str, Any] = {
-    "parameters": [
-        {
-            "name": "If-Match",
-            "in": "header",
-            "required": True,
-            "description": "The ETag of the version to change",
-            "schema": {"type": "string", "pattern": r'^"[0-9]{1,10}"$', "examples": ['"1"']},
-        }
-    ]
-}
-
-IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", description="An ETag received before")]
-
-
 async def merge_patch_only(request: Request) -> None:
     """Dependency of a route that takes merge patches: 415 for anything else."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != MERGE_PATCH:
@@ -66,7 +33,7 @@ async def merge_patch_only(request: Request) -> None:
 
 def answers(*errors: type[AppError]) -> dict[int | str, dict[str, Any]]:
     """The `responses=` of a route: its own problems, and those that any route can end in."""
-    return problems(*errors, BadRequest, BodyTimeout, PayloadTooLarge, HeadersTooLarge, Unavailable, DeadlineExceeded)
+    return problems(*errors, *ANY_REQUEST)
 
 
 def change_answers(*errors: type[AppError]) -> dict[int | str, dict[str, Any]]:

@@ -7,16 +7,13 @@ from fastapi import APIRouter, Body, Depends, Query, Response
 
 from shop_common.cursors import BadCursor
 from shop_common.errors import Forbidden, Unauthenticated
-from shop_common.preconditions import etag
+from shop_common.preconditions import IF_MATCH, ExpectedVersion, IfNoneMatch, etag
 from shop_common.tokens import CurrentAdmin, CurrentPrincipal
 from shop_users.api.conventions import (
     ETAG_HEADER,
-    IF_MATCH,
     MERGE_PATCH,
     READ,
     AppResources,
-    Expected,
-    IfNoneMatch,
     answers,
     change_answers,
     header,
@@ -107,13 +104,13 @@ async def get_user(
     )
     | {200: {"headers": ETAG_HEADER}},
     dependencies=[Depends(merge_patch_only)],
-    openapi_extra=IF_MATCH,
+    openapi_extra={"parameters": [IF_MATCH]},
 )
 async def change_user(
     resources: AppResources,
     principal: CurrentPrincipal,
     user_id: UUID,
-    expected: Expected,
+    expected: ExpectedVersion,
     patch: Annotated[UserPatch, Body(media_type=MERGE_PATCH)],
 ) -> Response:
     """Change email, username or full name. A patch that changes nothing makes no new version."""
@@ -127,10 +124,14 @@ async def change_user(
     status_code=204,
     responses=change_answers(Unauthenticated, UserNotFound, WrongPassword, AccountDeactivated, PasswordsBusy)
     | {204: {"headers": ETAG_HEADER}},
-    openapi_extra=IF_MATCH,
+    openapi_extra={"parameters": [IF_MATCH]},
 )
 async def change_password(
-    resources: AppResources, principal: CurrentPrincipal, user_id: UUID, expected: Expected, change: PasswordChange
+    resources: AppResources,
+    principal: CurrentPrincipal,
+    user_id: UUID,
+    expected: ExpectedVersion,
+    change: PasswordChange,
 ) -> Response:
     """Set a new password. Ends all sessions: every refresh token of the user stops working."""
     user = await resources.accounts.change_password(
@@ -144,10 +145,10 @@ async def change_password(
     operation_id="deactivate_user",
     status_code=204,
     responses=change_answers(Unauthenticated, UserNotFound) | {204: {"headers": ETAG_HEADER}},
-    openapi_extra=IF_MATCH,
+    openapi_extra={"parameters": [IF_MATCH]},
 )
 async def deactivate_user(
-    resources: AppResources, principal: CurrentPrincipal, user_id: UUID, expected: Expected
+    resources: AppResources, principal: CurrentPrincipal, user_id: UUID, expected: ExpectedVersion
 ) -> Response:
     """Deactivate for good: no login, no changes, but still readable. Repeating it with the new ETag changes nothing."""
     user = await resources.accounts.deactivate(principal, user_id, expected)
