@@ -8,8 +8,9 @@ import binascii
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Protocol, TypeVar
 
 from pydantic import SecretStr
 
@@ -21,6 +22,18 @@ _MAX_CHARACTERS = 512
 
 class BadCursor(BadRequest):
     code, title = "bad_cursor", "Cursor not valid"
+
+
+class Listed(Protocol):
+    """An entry of a list; its id is unique."""
+
+    @property
+    def created_at(self) -> datetime: ...
+    @property
+    def id(self) -> object: ...
+
+
+ListedT = TypeVar("ListedT", bound=Listed)
 
 
 class CursorCodec:
@@ -52,6 +65,15 @@ class CursorCodec:
             raise BadCursor("This cursor was not issued here for these filters", pointer="#query/cursor")
         created_at, last_id = json.loads(payload)
         return datetime.fromisoformat(created_at), last_id
+
+    def page(
+        self, found: Sequence[ListedT], limit: int, filters: Mapping[str, str | None]
+    ) -> tuple[list[ListedT], str | None]:
+        """The first `limit` of what was found, and the cursor that goes on after them where there are more."""
+        items = list(found[:limit])
+        if len(found) <= limit:
+            return items, None
+        return items, self.encode((items[-1].created_at, str(items[-1].id)), filters)
 
     def _tag(self, payload: bytes, filters: Mapping[str, str | None]) -> bytes:
         bound = json.dumps([self._list_name, sorted(filters.items())]).encode()

@@ -14,8 +14,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from shop_common.events.users import Role
 from shop_common.settings import TokenSettings
-from shop_common.tokens import ALGORITHM, KeyCache, Role, TokenVerifier
+from shop_common.tokens import ALGORITHM, KeyCache, TokenVerifier
 from shop_common.tracing import recording_by
 
 

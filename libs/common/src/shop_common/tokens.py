@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 import httpx
@@ -22,10 +22,10 @@ from fastapi.security import OAuth2PasswordBearer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shop_common.errors import Forbidden, Unauthenticated, Unavailable
+from shop_common.events.users import Role
 from shop_common.settings import TokenSettings
 
 ALGORITHM = "ES256"
-Role = Literal["customer", "admin"]
 FetchKeys = Callable[[], Awaitable[Mapping[str, Any]]]
 
 _FETCH_SECONDS = 3.0

@@ -104,7 +104,7 @@ async def test_a_cancellation_inside_a_transaction_rolls_back_and_returns_the_co
         async with postgres.transaction() as connection:
             await connection.execute(INSERT, "never")
             inserted.set()
-            await (connection.execute("SELECT pg_sleep(60)") if where == "in the statement" else asyncio.sleep(60))
+            await (connection.execute("SELECT pg_sleep(60)") if where == "in the statement" else asyncio.Event().wait())
 
     tasks = [asyncio.create_task(work()) for _ in range(2)]
     await inserted.wait()

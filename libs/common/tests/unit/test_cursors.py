@@ -1,5 +1,6 @@
 """Cursors: what was issued comes back, anything else is a 400."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pytest
@@ -26,6 +27,20 @@ def test_a_position_comes_back(created_at: datetime, last_id: str, filters: dict
     cursor = CODEC.encode((created_at, last_id), filters)
     if len(cursor) <= 512:
         assert CODEC.decode(cursor, filters) == (created_at, last_id)
+
+
+@dataclass(frozen=True)
+class Entry:
+    id: int
+    created_at: datetime = POSITION[0]
+
+
+@pytest.mark.parametrize(("count", "kept", "last"), [(0, 0, None), (2, 2, None), (3, 3, None), (4, 3, "2")])
+def test_a_page_goes_on_where_more_was_found(count: int, kept: int, last: str | None) -> None:
+    items, cursor = CODEC.page([Entry(number) for number in range(count)], 3, FILTERS)
+    assert items == [Entry(number) for number in range(kept)]
+    after = CODEC.decode(cursor, FILTERS)
+    assert after == (None if last is None else (POSITION[0], last))
 
 
 def test_no_cursor_is_the_first_page() -> None:

@@ -83,10 +83,7 @@ class OrderService:
             raise UserNotFound("There is no such user")
         filters = {"user_id": user_id, "status": status}
         found = await self._orders.find_page(user_id, status, self._cursors.decode(cursor, filters), limit + 1)
-        items = found[:limit]
-        if len(found) <= limit:
-            return Page(items, None)
-        return Page(items, self._cursors.encode((items[-1].created_at, items[-1].id), filters))
+        return Page(*self._cursors.page(found, limit, filters))
 
     async def pay(self, principal: Principal, order_id: str, version: int, key: str | None) -> Done:
         return await self._command(principal, order_id, "paid", version, key)

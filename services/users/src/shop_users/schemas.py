@@ -7,7 +7,7 @@ from uuid import UUID
 from email_validator import SPECIAL_USE_DOMAIN_NAMES
 from pydantic import BaseModel, ConfigDict, EmailStr, Field
 
-from shop_common.tokens import Role
+from shop_common.events.users import Role
 
 _PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 _USERNAME = r"^[A-Za-z0-9._-]+$"

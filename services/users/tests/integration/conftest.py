@@ -16,11 +16,11 @@ import pytest
 from argon2 import PasswordHasher
 from fastapi import FastAPI
 
+from shop_common.events.users import Role
 from shop_common.kafka.settings import KafkaSettings
 from shop_common.postgres import Postgres, open_postgres
 from shop_common.settings import PostgresSettings
 from shop_common.testing import open_app_client
-from shop_common.tokens import Role
 from shop_users.app import create_app
 from shop_users.keys import KeyRing, add_key
 from shop_users.migrate import migrate

@@ -1,5 +1,6 @@
 """What every contract has in common: a version of an aggregate, and how it becomes an event."""
 
+from abc import abstractmethod
 from datetime import UTC, datetime
 from typing import Annotated, ClassVar, Final, Self
 from uuid import UUID
@@ -38,9 +39,9 @@ class Contract(State):
     updated_at: UtcTime
 
     @property
+    @abstractmethod
     def user(self) -> UUID:
         """The user this is about, whose id is the record's key."""
-        raise NotImplementedError
 
     def to_event(self, traceparent: str | None = None) -> Event:
         return Event(

@@ -2,7 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
+
+from shop_common.events.contract import State
 
 # Currencies people can pay with, as of January 2026: no funds, metals or test codes. A withdrawn code stays here
 # for as long as stored events may carry it.
@@ -29,9 +31,7 @@ def _known(code: str) -> str:
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$"), AfterValidator(_known)]
 
 
-class Money(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True)
-
+class Money(State):
     amount: int = Field(ge=0, le=MAX_AMOUNT)
     """In minor units: 1999 is 19.99 EUR, and 1999 JPY."""
     currency: Currency

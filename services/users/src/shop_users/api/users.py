@@ -65,11 +65,8 @@ async def list_users(
     """All users, newest first; for administrators."""
     position = resources.cursors.decode(cursor, {})
     after = None if position is None else (position[0], UUID(position[1]))
-    users = await resources.accounts.newest(limit + 1, after)
-    more = len(users) > limit
-    last = users[limit - 1] if more else None
-    next_cursor = None if last is None else resources.cursors.encode((last.created_at, str(last.id)), {})
-    items = [UserOut.model_validate(user) for user in users[:limit]]
+    users, next_cursor = resources.cursors.page(await resources.accounts.newest(limit + 1, after), limit, {})
+    items = [UserOut.model_validate(user) for user in users]
     return read_response(UserPage(items=items, next_cursor=next_cursor), if_none_match)
 
 

@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from shop_common.events.users import Role
 from shop_common.settings import TokenSettings
-from shop_common.tokens import Role
 from shop_users.errors import InvalidCredentials, InvalidRefreshToken
 from shop_users.keys import ACCESS_TOKEN_SECONDS, KeyRing
 from shop_users.models import Credentials, TokenPair

@@ -5,8 +5,8 @@ from uuid import UUID
 
 import asyncpg
 
+from shop_common.events.users import Role
 from shop_common.postgres import Postgres
-from shop_common.tokens import Role
 from shop_users.models import Credentials
 
 FIND_BY_EMAIL = "SELECT id, role, is_active, password_hash FROM users WHERE lower(email) = lower($1)"
