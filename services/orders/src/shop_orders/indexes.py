@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from pymongo import ASCENDING, DESCENDING
@@ -12,11 +13,9 @@ from pymongo.errors import OperationFailure, PyMongoError
 from shop_common.errors import StartupError
 from shop_common.mongo import MONGO_TRANSIENT, Database, open_mongo
 from shop_common.settings import MongoSettings, load_settings
+from shop_common.startup import once_up
 from shop_orders.settings import IndexSettings
 from shop_orders.store.orders import COLLECTION
-
-_WAIT_SECONDS: Final = 60.0
-_RETRY_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +48,15 @@ async def create_indexes(database: Database) -> list[str]:
     return [index.name for index in INDEXES]
 
 
-async def _create_when_up(settings: MongoSettings) -> list[str]:
-    """Wait for a server that is starting, a minute at most."""
-    deadline = asyncio.get_running_loop().time() + _WAIT_SECONDS
-    while True:
-        try:
-            async with open_mongo(settings, "orders-indexes") as mongo:
-                return await create_indexes(mongo.database)
-        except (StartupError, PyMongoError) as error:
-            cause = error.__cause__ if isinstance(error, StartupError) else error
-            if not isinstance(cause, MONGO_TRANSIENT) or asyncio.get_running_loop().time() > deadline:
-                raise
-        await asyncio.sleep(_RETRY_SECONDS)
+async def _connect_and_create(settings: MongoSettings) -> list[str]:
+    async with open_mongo(settings, "orders-indexes") as mongo:
+        return await create_indexes(mongo.database)
 
 
 def main() -> int:
     settings = load_settings(IndexSettings)
     try:
-        names = asyncio.run(_create_when_up(settings.mongo))
+        names = asyncio.run(once_up(partial(_connect_and_create, settings.mongo), MONGO_TRANSIENT))
     except StartupError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the command line's answer
         return 1

@@ -1,11 +1,13 @@
 """What the service promises before it serves anything: settings, the OpenAPI document, the order of closing."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr, ValidationError
 from pymongo.errors import AutoReconnect, OperationFailure
 
+from shop_common import startup
 from shop_common.errors import StartupError
 from shop_common.kafka.settings import KafkaSettings
 from shop_common.settings import MongoSettings, VerifierSettings
@@ -167,8 +169,8 @@ def test_creating_indexes_in_vain_is_one_line(
 def test_waiting_for_a_server_ends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("ORDERS_MONGO__URL", "mongodb://127.0.0.1:1")
     monkeypatch.setenv("ORDERS_MONGO__DATABASE", "orders")
-    monkeypatch.setattr(indexes, "_WAIT_SECONDS", 0.05)
-    monkeypatch.setattr(indexes, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(indexes, "once_up", partial(startup.once_up, wait_seconds=0.05))
+    monkeypatch.setattr(startup, "_RETRY_SECONDS", 0.01)
     error = StartupError("MongoDB at 127.0.0.1:1 refuses")
     error.__cause__ = AutoReconnect("refused")
     refusal = Refusal(error)

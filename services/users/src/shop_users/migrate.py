@@ -5,7 +5,7 @@ Safe to repeat, and safe to run by several at once: all of it happens in one tra
 
 import asyncio
 import sys
-import time
+from functools import partial
 
 from alembic import command
 from alembic.config import Config
@@ -17,38 +17,27 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from shop_common.errors import Conflict, StartupError
 from shop_common.postgres import POSTGRES_TRANSIENT, open_postgres
 from shop_common.settings import PostgresSettings, load_settings
+from shop_common.startup import WAIT_SECONDS, once_up
 from shop_users.passwords import open_passwords
 from shop_users.service.accounts import Accounts
 from shop_users.settings import AdminSettings, MigrateSettings
 from shop_users.store.users import UserStore
 
-WAIT_SECONDS = 60
-"""For a server that is starting."""
-
 # Two may migrate at once: one waits a while for the other, then neither waits long for whoever uses a table.
 LOCK = "SET LOCAL lock_timeout = '120s'; SELECT pg_advisory_xact_lock(742600157); SET LOCAL lock_timeout = '5s'"
-_RETRY_SECONDS = 0.5
 
 
 async def migrate(settings: MigrateSettings, wait_seconds: float = WAIT_SECONDS) -> None:
     """Raises StartupError."""
-    await _wait_for_server(settings.postgres, wait_seconds)
+    await once_up(partial(_connect, settings.postgres), (OSError, *POSTGRES_TRANSIENT), wait_seconds)
     await _upgrade(settings.postgres)
     if settings.admin is not None:
         await _ensure_admin(settings.postgres, settings.admin)
 
 
-async def _wait_for_server(settings: PostgresSettings, wait_seconds: float) -> None:
-    deadline = time.monotonic() + wait_seconds
-    while True:
-        try:
-            async with open_postgres(settings, "users-migrate"):
-                return
-        except StartupError as refused:
-            is_starting = isinstance(refused.__cause__, (OSError, *POSTGRES_TRANSIENT))
-            if not is_starting or time.monotonic() >= deadline:
-                raise
-        await asyncio.sleep(_RETRY_SECONDS)
+async def _connect(settings: PostgresSettings) -> None:
+    async with open_postgres(settings, "users-migrate"):
+        return
 
 
 async def _upgrade(settings: PostgresSettings) -> None:

@@ -1,7 +1,6 @@
 """The whole cluster as a test sees it."""
 
 import asyncio
-from pathlib import Path
 
 from filelock import FileLock
 
@@ -17,7 +16,6 @@ class Cluster:
 
     def __init__(self, state: State) -> None:
         self.state = state
-        self.state_dir: Path = state.folder
         self.gateway_url, self.users_url, self.orders_url, self.jaeger_url = (
             f"http://{HOST}:{state.ports[name]}" for name in ("gateway", "users", "orders", "jaeger")
         )

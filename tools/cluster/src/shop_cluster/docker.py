@@ -5,6 +5,7 @@ import shutil
 import subprocess
 
 from shop_cluster.failures import ClusterError
+from shop_cluster.ports import variable
 from shop_cluster.services import ADMIN_EMAIL
 from shop_cluster.state import ROOT, State, write_private
 
@@ -44,7 +45,7 @@ def compose(state: State, *arguments: str) -> None:
         path = folder / name
         write_private(path, state.secret(secret))
         path.chmod(0o644)  # the containers' accounts must read it; the folder above is closed
-    ports = {f"SHOP_PORT_{name.upper()}": str(port) for name, port in state.ports.items()}
+    ports = {variable(name): str(port) for name, port in state.ports.items()}
     done = subprocess.run(
         ["docker", "compose", "--project-directory", str(ROOT), *arguments],
         env={**os.environ, **ports, "SHOP_ADMIN_EMAIL": ADMIN_EMAIL},

@@ -6,7 +6,7 @@ from filelock import FileLock
 
 from shop_cluster.missing import install_missing
 from shop_cluster.processes import end_marked
-from shop_cluster.readiness import failure_of, wait_until_ready
+from shop_cluster.readiness import wait_until_ready
 from shop_cluster.servers import SERVERS
 from shop_cluster.state import State
 from shop_cluster.supervise import Supervisor
@@ -39,7 +39,3 @@ def end(state: State) -> int:
         supervisor.stop(SERVERS if state.durable else ["postgres"])
         supervisor.shutdown()
     return end_marked(state.folder, grace_seconds=10 if state.durable else 0)
-
-
-def is_ready(state: State, name: str) -> bool:
-    return asyncio.run(failure_of(state, name)) is None
