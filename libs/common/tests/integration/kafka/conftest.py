@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from shop_common.events.contract import Contract
+from shop_common.events.envelope import Event
 from shop_common.events.users import UserUpdated
 from shop_common.kafka.consumer import EventConsumer
 from shop_common.kafka.delivery import Handler
@@ -92,6 +93,15 @@ class Kafka:
             return records
         finally:
             await consumer.stop()
+
+    @staticmethod
+    def noting(seen: list[str]) -> Mapping[type[Contract], Handler]:
+        """Handlers that keep the username of each user who changed."""
+
+        async def on_user_updated(_: Event, data: UserUpdated) -> None:
+            seen.append(data.username)
+
+        return {UserUpdated: on_user_updated}
 
     async def committed(self, topic: str) -> dict[int, int]:
         """Partition → the offset this test's group has committed."""

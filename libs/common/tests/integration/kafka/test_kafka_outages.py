@@ -81,15 +81,12 @@ async def test_a_broker_that_starts_late_dies_and_freezes(
     seen: list[str] = []
     acked: list[str] = []
 
-    async def on_user_updated(event: Event, data: UserUpdated) -> None:
-        seen.append(data.username)
-
     async def send(note: str) -> int:
         failures = await send_until_acked(sending, user_event(note=note).to_event(), topic)
         acked.append(note)
         return failures
 
-    async with kafka.consuming(topic, {UserUpdated: on_user_updated}, request_timeout_ms=2000):
+    async with kafka.consuming(topic, kafka.noting(seen), request_timeout_ms=2000):
         await send("before")
         await wait_until(lambda: "before" in seen)
 
@@ -179,13 +176,10 @@ async def test_leaving_does_not_wait_for_a_broker_that_is_gone(
 ) -> None:
     await broker.start()
     kafka.bootstrap = broker.bootstrap
-    topic, seen = await kafka.topic(partitions=1), []
-
-    async def on_user_updated(event: Event, data: UserUpdated) -> None:
-        seen.append(data.username)
+    topic, seen = await kafka.topic(partitions=1), list[str]()
 
     await kafka.put(topic, user_event())
-    async with asyncio.timeout(40), kafka.consuming(topic, {UserUpdated: on_user_updated}):
+    async with asyncio.timeout(40), kafka.consuming(topic, kafka.noting(seen)):
         await wait_until(lambda: len(seen) == 1)
         broker.signal(signal.SIGSTOP)
     broker.signal(signal.SIGCONT)
@@ -199,14 +193,11 @@ async def test_a_broker_that_does_not_answer_is_no_stuck_consumer(
     """However often the watchdog replaces the connection meanwhile, the process goes on and so does the consuming."""
     await broker.start()
     kafka.bootstrap = broker.bootstrap
-    topic, seen = await kafka.topic(partitions=1), []
-
-    async def on_user_updated(event: Event, data: UserUpdated) -> None:
-        seen.append(data.username)
+    topic, seen = await kafka.topic(partitions=1), list[str]()
 
     await kafka.put(topic, user_event(note="before"))
     changes = {"stuck_seconds": 0.5, "request_timeout_ms": 1000}
-    async with kafka.consuming(topic, {UserUpdated: on_user_updated}, **changes) as consumer:
+    async with kafka.consuming(topic, kafka.noting(seen), **changes) as consumer:
         await wait_until(lambda: seen == ["before"])
         first = consumer._membership
         broker.signal(signal.SIGSTOP)
@@ -254,11 +245,8 @@ async def test_a_silent_consumer_is_replaced(
 
     monkeypatch.setattr(consumer_module, "AIOKafkaConsumer", FirstOneSilent)
 
-    async def on_user_updated(event: Event, data: UserUpdated) -> None:
-        seen.append(data.username)
-
     await kafka.put(topic, user_event())
-    async with kafka.consuming(topic, {UserUpdated: on_user_updated}, stuck_seconds=1):
+    async with kafka.consuming(topic, kafka.noting(seen), stuck_seconds=1):
         await wait_until(lambda: len(seen) == 1)
     assert len(created) == 2
 
@@ -279,13 +267,10 @@ async def test_a_consumer_that_stays_silent_ends_the_process(
 
 
 async def test_silence_without_lag_is_no_trouble(kafka: Any, wait_until: Until, user_event: Create) -> None:
-    topic, seen = await kafka.topic(partitions=1), []
-
-    async def on_user_updated(event: Event, data: UserUpdated) -> None:
-        seen.append(data.username)
+    topic, seen = await kafka.topic(partitions=1), list[str]()
 
     await kafka.put(topic, user_event())
-    async with kafka.consuming(topic, {UserUpdated: on_user_updated}, stuck_seconds=0.3) as consumer:
+    async with kafka.consuming(topic, kafka.noting(seen), stuck_seconds=0.3) as consumer:
         await wait_until(lambda: len(seen) == 1)
         [box] = consumer._membership._boxes.values()
         first = box.moved_at
