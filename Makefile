@@ -57,7 +57,7 @@ doctor: venv ## what this machine has and lacks
 
 ##@ The code
 
-.PHONY: test test-unit test-integration test-e2e check format openapi lock
+.PHONY: test test-unit test-integration test-e2e test-faults test-mutations check check-models format openapi lock
 test: venv ## all tests, with coverage; below 90 % fails
 	@rm -f .coverage .coverage.*
 	@$(PYTEST) --cov --cov-report= -n $(WORKERS) --dist loadscope; tests=$$?; \
@@ -73,11 +73,20 @@ test-integration: venv ## tests with real servers
 test-e2e: venv ## tests of the whole cluster, traces included
 	@$(PYTEST) tests/e2e
 
-check: venv ## format, lint, types, imports: what CI runs
+test-faults: venv ## the whole fault matrix, three seeds; one scenario with s=kafka-kill, one seed with seed=7
+	@$(PYTEST) --faults all $(if $(seed),--fault-seed $(seed)) \
+	  $(if $(s),'tests/faults/test_matrix.py::test_nothing_is_lost_or_doubled[$(s)]',tests/faults/test_matrix.py -n $(WORKERS))
+
+test-mutations: venv ## break each mechanism on purpose and see which oracle notices; one with s=mark_before_ack
+	@$(PYTEST) --faults mutations \
+	  $(if $(s),'tests/faults/test_mutants.py::test_a_broken_mechanism_is_noticed[$(s)]',tests/faults/test_mutants.py -n $(WORKERS))
+
+check: venv ## format, lint, types, imports, known vulnerabilities: what CI runs
 	.venv/bin/ruff format --check $(CODE)
 	.venv/bin/ruff check $(CODE)
 	.venv/bin/mypy $(CODE)
 	.venv/bin/lint-imports
+	$(PYTHON) tools/audit/audit.py
 
 format: venv ## put the code into its format
 	.venv/bin/ruff check --quiet --fix-only $(CODE)

@@ -18,6 +18,7 @@ from shop_common.errors import AppError
 PROBLEM_JSON = "application/problem+json"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _MAX_FIELDS, _MAX_POINTER = 50, 200
+_ALWAYS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 class FieldProblem(BaseModel):
@@ -58,7 +59,7 @@ def problem_response(
     }
     # ASCII, since what a client sent may be quoted, and half a surrogate pair has no UTF-8.
     content = json.dumps(body, separators=(",", ":"))
-    return Response(content, status, headers=dict(headers or {}), media_type=PROBLEM_JSON)
+    return Response(content, status, headers={**_ALWAYS, **(headers or {})}, media_type=PROBLEM_JSON)
 
 
 def app_error_response(error: AppError) -> Response:

@@ -138,7 +138,7 @@ class TokenVerifier:
         """The principal, or Unauthenticated (401) saying why not."""
         if len(token) > _MAX_TOKEN_CHARACTERS or not token.isascii():
             raise Unauthenticated("The token is not valid", error="invalid_token")
-        digest = hashlib.sha256(token.encode()).digest()
+        digest = _digest(token)
         kid, principal = self._remembered.get(digest) or (_key_id(token), None)
         key = await self._keys.find(kid)
         if key is None:
@@ -153,6 +153,10 @@ class TokenVerifier:
             self._remembered.pop(digest, None)
             raise Unauthenticated("The token has expired", error="invalid_token")
         return principal
+
+    def remembers(self, token: str) -> bool:
+        """Whether it was found good before, so that verifying it costs no signature check."""
+        return _digest(token) in self._remembered
 
     async def _check(self, token: str, key: jwt.PyJWK) -> Principal:
         try:
@@ -173,6 +177,10 @@ class TokenVerifier:
             leeway=_LEEWAY_SECONDS,
             options={"require": ["exp", "iat", "iss", "aud", "sub"]},
         )
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
 
 
 def _key_id(token: str) -> str:

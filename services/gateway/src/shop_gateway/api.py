@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -101,6 +101,8 @@ ROUTES: tuple[Forward | Dashboard, ...] = (
     Forward("POST", "/v1/orders/{order_id}/pay", "orders"),
     Forward("POST", "/v1/orders/{order_id}/cancel", "orders"),
 )
+PUBLIC: Final = tuple((route.method, route.path) for route in ROUTES if isinstance(route, Forward) and route.public)
+"""Routes without a token, by method and path; none has an id in it."""
 
 
 class _Endpoint:

@@ -11,7 +11,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from shop_common.service import run_api, service_app
 from shop_common.settings import load_settings
-from shop_gateway.api import create_routes
+from shop_gateway.api import PUBLIC, create_routes
 from shop_gateway.cors import Cors
 from shop_gateway.edge import Edge
 from shop_gateway.resources import open_resources
@@ -29,7 +29,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         open_resources,
         middleware=(
             Middleware(GZipMiddleware, _GZIP_BYTES, _GZIP_LEVEL, exclude_content_types=("text/event-stream",)),
-            Middleware(Edge, trusted_proxies=settings.trusted_proxies),
+            Middleware(Edge, trusted_proxies=settings.trusted_proxies, public=PUBLIC),
         ),
     )
     app.router.routes.extend(create_routes())

@@ -1,7 +1,9 @@
 """The edge, as pure ASGI around every route: who asks, whether they may already ask again, and how much is left."""
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -11,59 +13,84 @@ from shop_common.problems import app_error_response
 from shop_common.tokens import TokenVerifier
 from shop_gateway.errors import RateLimited
 from shop_gateway.models import CALLER, Caller
-from shop_gateway.rate_limit import Verdict
+from shop_gateway.rate_limit import RateLimiter, Verdict
 from shop_gateway.resources import Resources
 
 _PROBES = frozenset({"/livez", "/readyz", "/health"})
 _NETWORK_BITS = 64
+_ALWAYS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+)
+"""For what browsers may be made to do with an answer."""
 Networks = Sequence[IPv4Network | IPv6Network]
 
 
 class Edge:
-    """Leaves the `Caller` in the scope; whether a route needs a principal is the route's business."""
+    """Leaves the `Caller` in the scope; whether a route needs a principal is the route's business.
 
-    def __init__(self, app: ASGIApp, trusted_proxies: Networks) -> None:
+    A user is counted by their token, anybody else by address. So is who asks for a `public` route, given as method and
+    path: else each account that one makes oneself would bring a quota of its own for guessing passwords.
+    """
+
+    def __init__(self, app: ASGIApp, trusted_proxies: Networks, public: Collection[tuple[str, str]]) -> None:
         self._app = app
         self._trusted_proxies = trusted_proxies
+        self._public = frozenset(public)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in _PROBES:
             await self._app(scope, receive, send)
             return
         resources: Resources = scope["app"].state.resources
-        caller = await self._identify(scope, resources.tokens)
-        scope[CALLER] = caller
-        limiter = resources.limiter
-        verdict = await limiter.take(caller.client)
-        fields = _limit_fields(limiter.policy, verdict)
+        scope[CALLER], verdict = await self._admit(scope, resources.tokens, resources.limiter)
+        fields = [*_ALWAYS, *_limit_fields(resources.limiter.policy, verdict)]
 
-        async def send_with_limits(message: Message) -> None:
+        async def send_with_fields(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *fields]
+                given = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(field for field in fields if field[0] not in given)]
             await send(message)
 
         if verdict.allowed:
-            await self._app(scope, receive, send_with_limits)
+            await self._app(scope, receive, send_with_fields)
         else:
             refused = RateLimited(f"The quota is spent; the next request may come in {verdict.wait_seconds} s")
-            await app_error_response(refused)(scope, receive, send_with_limits)
+            await app_error_response(refused)(scope, receive, send_with_fields)
 
-    async def _identify(self, scope: Scope, tokens: TokenVerifier) -> Caller:
+    async def _admit(self, scope: Scope, tokens: TokenVerifier, limiter: RateLimiter) -> tuple[Caller, Verdict]:
+        """Who asks, and what is left of whose quota.
+
+        A token that was not found good before costs a signature check, so its address pays in advance, and has it back
+        if the token is good: a flood of bad ones is refused like any other.
+        """
         arrived = time.monotonic()
-        principal, refusal = None, None
-        if credentials := _header(scope, b"authorization"):
-            scheme, _, token = credentials.partition(" ")
-            try:
-                if scheme.lower() != "bearer":
-                    raise Unauthenticated("Send Authorization: Bearer and an access token")
-                principal = await tokens.verify(token.strip())
-            except AppError as error:
-                refusal = error
-        if principal is not None:
-            return Caller(principal, None, f"user:{principal.user_id}", arrived)
+        is_public = (scope["method"], scope["path"]) in self._public
+        credentials = "" if is_public else _header(scope, b"authorization")
+        token = _bearer_token(credentials)
+        if token and tokens.remembers(token):
+            with suppress(AppError):  # expired or withdrawn since: then it is one more that is not known to be good
+                principal = await tokens.verify(token)
+                return Caller(principal, None, arrived), await limiter.take(f"user:{principal.user_id}")
         peer = scope["client"][0] if scope["client"] else ""
-        address = client_address(peer, _header(scope, b"x-forwarded-for"), self._trusted_proxies)
-        return Caller(None, refusal, f"address:{address}", arrived)
+        address = f"address:{client_address(peer, _header(scope, b'x-forwarded-for'), self._trusted_proxies)}"
+        verdict = await limiter.take(address)
+        if not credentials or not verdict.allowed:
+            return Caller(None, None, arrived), verdict
+        try:
+            if not token:
+                raise Unauthenticated("Send Authorization: Bearer and an access token")
+            principal = await tokens.verify(token)
+        except AppError as refusal:
+            return Caller(None, refusal, arrived), verdict
+        user = f"user:{principal.user_id}"
+        verdict, _ = await asyncio.gather(limiter.take(user), limiter.give_back(address))  # one round trip for both
+        return Caller(principal, None, arrived), verdict
+
+
+def _bearer_token(credentials: str) -> str:
+    scheme, _, token = credentials.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _header(scope: Scope, name: bytes) -> str:
@@ -87,7 +114,9 @@ def client_address(peer: str, forwarded_for: str, trusted: Networks) -> str:
             address = ip_address(hop)
         except ValueError:
             break
-        nearest = hop
+        if isinstance(address, IPv6Address):
+            address = address.ipv4_mapped or address  # how a socket for both families names an IPv4 peer
+        nearest = str(address)
         if isinstance(address, IPv6Address):
             nearest = str(IPv6Network((address, _NETWORK_BITS), strict=False))
         if not any(address in network for network in trusted):

@@ -18,8 +18,6 @@ class Caller:
 
     principal: Principal | None
     refusal: AppError | None
-    client: str
-    """Whose requests are counted together: a user, or an address."""
     arrived: float
     """`time.monotonic()` when the gateway began with the request."""
 

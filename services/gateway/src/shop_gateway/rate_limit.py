@@ -23,13 +23,14 @@ RATE_DECISIONS = Counter("shop_gateway_rate_decisions_total", "Requests counted"
 SCRIPT = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-local cost, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
+local limit = tonumber(ARGV[1])
 local debts = {}
 for i, key in ipairs(KEYS) do
+    local cost = tonumber(ARGV[i + 1])
     local full_at = math.max(tonumber(redis.call('GET', key) or 0), now)
     if full_at + cost - now <= limit then
-        full_at = full_at + cost
-        redis.call('SET', key, string.format('%.0f', full_at), 'PX', math.ceil((full_at - now) / 1000))
+        full_at = math.max(full_at + cost, now)
+        redis.call('SET', key, string.format('%.0f', full_at), 'PX', math.ceil((full_at - now) / 1000) + 1)
         debts[i] = full_at - now
     else
         debts[i] = now - full_at
@@ -37,7 +38,8 @@ for i, key in ipairs(KEYS) do
 end
 return debts
 """
-"""KEYS: a client each, repeated ones too. ARGV: µs per request, µs of the whole quota. Redis's clock is everyone's.
+"""KEYS: a client each, repeated ones too. ARGV: µs of the whole quota, then of each client's request, negative to give
+one back. Redis's clock is everyone's.
 
 Returns the µs until each client's quota is whole again, negative where the request was refused.
 """
@@ -64,6 +66,14 @@ class Verdict(NamedTuple):
     """Whole seconds until it can send one more than that."""
 
 
+class _Waiting(NamedTuple):
+    """A request that waits for the script's next run."""
+
+    key: str
+    cost: int
+    told: asyncio.Future[int | None]
+
+
 class RateLimiter:
     """Counts requests per client over all gateways; while Redis is away, over this process."""
 
@@ -73,7 +83,7 @@ class RateLimiter:
         self._prefix = settings.key_prefix
         self._interval = settings.window_seconds * _MICROSECONDS // settings.requests
         self._limit = self._interval * settings.requests
-        self._waiting: list[tuple[str, asyncio.Future[int | None]]] = []
+        self._waiting: list[_Waiting] = []
         self._asking: asyncio.Task[None] | None = None
         self._local: OrderedDict[str, int] = OrderedDict()
         self._away = False
@@ -83,17 +93,16 @@ class RateLimiter:
 
     async def take(self, client: str) -> Verdict:
         """Count one more request of this client, unless its quota is spent. Never raises for Redis's sake."""
-        debt = None
-        if not self._away or self._may_probe():
-            debt = await self._in_redis(client)
-        source = "redis"
-        if debt is None:
-            source, debt = "local", self._in_process(client)
+        source, debt = await self._count(client, self._interval)
         allowed, debt = debt > 0, abs(debt)
         RATE_DECISIONS.labels(source, "allowed" if allowed else "refused").inc()
         remaining = (self._limit - debt) // self._interval
         wait = debt - (self._limit - (remaining + 1) * self._interval)
         return Verdict(allowed, remaining, -(-wait // _MICROSECONDS))
+
+    async def give_back(self, client: str) -> None:
+        """Undo one `take`."""
+        await self._count(client, -self._interval)
 
     async def close(self) -> None:
         if self._asking is not None:
@@ -107,35 +116,43 @@ class RateLimiter:
         self._ask_again = time.monotonic() + _PROBE_SECONDS
         return True
 
-    async def _in_redis(self, client: str) -> int | None:
+    async def _count(self, client: str, cost: int) -> tuple[str, int]:
+        """Where it was counted, and the client's debt."""
+        debt = None
+        if not self._away or self._may_probe():
+            debt = await self._in_redis(client, cost)
+        return ("local", self._in_process(client, cost)) if debt is None else ("redis", debt)
+
+    async def _in_redis(self, client: str, cost: int) -> int | None:
         """What the script says of this client; None without Redis."""
         told: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((self._prefix + client, told))
+        self._waiting.append(_Waiting(self._prefix + client, cost, told))
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask_for_all())
         return await told
 
     async def _ask_for_all(self) -> None:
-        batch: list[tuple[str, asyncio.Future[int | None]]] = []
+        batch: list[_Waiting] = []
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
-                debts = await self._call([key for key, _ in batch])
+                debts = await self._call(batch)
                 if debts is None:
                     break
-                for (_, told), debt in zip(batch, debts, strict=True):
-                    if not told.done():  # its request may be gone
-                        told.set_result(debt)
+                for waiting, debt in zip(batch, debts, strict=True):
+                    if not waiting.told.done():  # its request may be gone
+                        waiting.told.set_result(debt)
         finally:  # whoever still waits is counted here: nobody waits twice for a Redis that is away
             unanswered, self._waiting, self._asking = [*batch, *self._waiting], [], None
-            for _, told in unanswered:
-                if not told.done():
-                    told.set_result(None)
+            for waiting in unanswered:
+                if not waiting.told.done():
+                    waiting.told.set_result(None)
 
-    async def _call(self, keys: list[str]) -> list[int] | None:
+    async def _call(self, batch: list[_Waiting]) -> list[int] | None:
+        keys, costs = [waiting.key for waiting in batch], [waiting.cost for waiting in batch]
         try:
             async with asyncio.timeout(self._redis_seconds):
-                debts: list[int] = await self._script(keys, [self._interval, self._limit])
+                debts: list[int] = await self._script(keys, [self._limit, *costs])
         except REDIS_TRANSIENT as error:
             if not self._away:
                 _logger.warning("rate limits are counted per process: no Redis", extra={"error": type(error).__name__})
@@ -146,13 +163,13 @@ class RateLimiter:
             _logger.warning("rate limits are counted in Redis again")
         return debts
 
-    def _in_process(self, client: str) -> int:
+    def _in_process(self, client: str, cost: int) -> int:
         """As the script does it."""
         now = time.monotonic_ns() // 1000
         full_at = max(self._local.get(client, 0), now)
-        if full_at + self._interval - now > self._limit:
+        if full_at + cost - now > self._limit:
             return now - full_at
-        full_at += self._interval
+        full_at = max(full_at + cost, now)
         self._local[client] = full_at
         self._local.move_to_end(client)
         if len(self._local) > _LOCAL_CLIENTS:

@@ -43,6 +43,17 @@ async def test_of_many_at_once_over_several_gateways_exactly_the_quota_passes(re
         assert all(limiter._local == {} for limiter in limiters), "all of them were counted in Redis"
 
 
+async def test_what_is_given_back_can_be_taken_again_and_nothing_more(redis_url: str) -> None:
+    async with open_redis(_patient(redis_url)) as redis:
+        limiter = RateLimiter(RateLimitSettings(**_quota(2)), redis.register_script(SCRIPT))
+        for _ in range(5):
+            assert (await limiter.take("a")).remaining == 1
+            await limiter.give_back("a")
+        await limiter.give_back("a")
+        assert [(await limiter.take("a")).allowed for _ in range(3)] == [True, True, False]
+        assert limiter._local == {}
+
+
 async def test_what_redis_keeps_goes_away_with_the_window(redis_url: str) -> None:
     limits = RateLimitSettings(**_quota(10) | {"window_seconds": 1000})
     async with open_redis(_patient(redis_url)) as redis:

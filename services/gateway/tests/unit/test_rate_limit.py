@@ -25,8 +25,9 @@ class Redis:
         await asyncio.sleep(0)
         if not self.up:
             raise ConnectionRefusedError
-        interval, _ = args
-        return [interval for _ in keys]
+        _, *costs = args
+        assert len(costs) == len(keys)
+        return costs
 
 
 @pytest.fixture
@@ -103,6 +104,19 @@ async def test_an_outage_is_one_log_line_and_one_probe_at_a_time(
     await limiter.take("a")
     verdict = await limiter.take("a")
     assert (verdict.remaining, len(caplog.records)) == (999, 2), "Redis's count again, and said so once"
+
+
+@pytest.mark.parametrize("up", [True, False])
+async def test_what_is_given_back_can_be_taken_again_and_nothing_more(redis: Redis, up: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    redis.up = up
+    limiter = limiter_of(redis, requests=1)
+    for _ in range(3):
+        assert (await limiter.take("a")).allowed
+        await limiter.give_back("a")
+    await limiter.give_back("a")
+    assert (await limiter.take("a")).allowed
+    if not up:
+        assert not (await limiter.take("a")).allowed, "a quota is never more than whole"
 
 
 async def test_what_is_kept_per_client_is_bounded(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:

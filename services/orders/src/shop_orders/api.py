@@ -78,6 +78,7 @@ def _answer_headers(*names: str) -> dict[str, Any]:
 
 _ORDER_KEY: Final = _key_parameter("The same key and body: the same order", required=True)
 _MOVE_KEY: Final = _key_parameter("Makes a retry answer like the first try", required=False)
+_PERSONAL: Final = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}
 _MOVE_DOCUMENT: Final = {"parameters": [IF_MATCH, _MOVE_KEY]}
 
 
@@ -101,10 +102,13 @@ async def place_order(
 
 
 @router.get("", operation_id="list_orders", responses=problems(*_ANY_REQUEST, UserNotFound))
-async def list_orders(orders: Orders, principal: CurrentPrincipal, query: Annotated[ListQuery, Query()]) -> OrderPage:
+async def list_orders(
+    orders: Orders, principal: CurrentPrincipal, query: Annotated[ListQuery, Query()], response: Response
+) -> OrderPage:
     """List orders, newest first: your own; an administrator sees one user's, or everybody's."""
     user_id = None if query.user_id is None else str(query.user_id)
     page = await orders.list_newest(principal, user_id, query.status, query.cursor, query.limit)
+    response.headers.update(_PERSONAL)
     return OrderPage.model_validate(page)
 
 
@@ -180,4 +184,4 @@ def _done(done: Done, response: Response) -> OrderOut:
 
 
 def _headers(order: Order) -> Mapping[str, str]:
-    return {"ETag": etag(order.version), "Cache-Control": "private, no-cache"}
+    return {"ETag": etag(order.version), **_PERSONAL}

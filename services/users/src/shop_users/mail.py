@@ -23,16 +23,19 @@ class MailServerAway(ConnectionError):
 
 
 def welcome_mail(event: Event, user: UserRegistered, sender: str) -> EmailMessage:
-    """The mail for a registration; the same event makes the same Message-ID, so that a reader can drop doubles."""
+    """The mail for a registration; the same event makes the same Message-ID, so that a reader can drop doubles.
+
+    Nobody has proved yet whose address it is, so nothing is in it that the registrant could choose: no spam by us.
+    """
     mail = EmailMessage()
     mail["From"] = sender
     mail["To"] = user.email
-    mail["Subject"] = f"Welcome, {user.username}"
+    mail["Subject"] = "Welcome"
     mail["Date"] = format_datetime(event.time)
     mail["Message-ID"] = f"<{event.id}@{sender.rpartition('@')[2]}>"
     mail["Auto-Submitted"] = "auto-generated"
     mail.set_content(
-        f"Hello {user.full_name or user.username},\n\n"
+        "Hello,\n\n"
         "your account is ready: log in with this address or with your username.\n\n"
         "If it was not you who registered, write to us and we will close it.\n"
     )

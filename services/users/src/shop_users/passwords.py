@@ -1,6 +1,12 @@
-"""Passwords: argon2id in threads of its own, never more of it than there is room for."""
+"""Passwords: argon2id in threads of its own, never more of it than can be done in time.
+
+A queue that is longer than its clients' patience does work for those who have left, and then for nobody else: what
+would wait too long, by what the work has taken lately on this machine, is refused at once.
+"""
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -15,7 +21,9 @@ from shop_users.errors import PasswordsBusy
 THREADS: Final = 2
 """Each takes 64 MiB while it works, and four cores if it can get them."""
 MAX_AT_ONCE: Final = 32
-"""Running and waiting; about two seconds of work."""
+"""Running and waiting, however fast."""
+MAX_WAIT_SECONDS: Final = 1.0
+_LATEST_WEIGHT: Final = 0.2
 
 Result = TypeVar("Result")
 
@@ -26,8 +34,12 @@ class Passwords:
     def __init__(self, threads: ThreadPoolExecutor, hasher: PasswordHasher) -> None:
         self._threads = threads
         self._hasher = hasher
+        self._lock = threading.Lock()
         self._at_once = 0
+        started = time.perf_counter()
         self._nobodys = hasher.hash("the password of a user who does not exist")
+        self._seconds = time.perf_counter() - started
+        """What one takes: a moving average, since it depends on what else the machine does."""
 
     async def hash(self, password: str) -> str:
         return await self._in_thread(partial(self._hasher.hash, password))
@@ -48,12 +60,24 @@ class Passwords:
             return False
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
-        if self._at_once >= MAX_AT_ONCE:
-            raise PasswordsBusy
-        self._at_once += 1
+        with self._lock:
+            if self._at_once >= MAX_AT_ONCE or self._at_once // THREADS * self._seconds > MAX_WAIT_SECONDS:
+                raise PasswordsBusy
+            self._at_once += 1
+        future = self._threads.submit(self._timed, work)
+        future.add_done_callback(self._ended)  # and not before: what runs goes on when nobody waits for it any more
+        return await asyncio.wrap_future(future)
+
+    def _timed(self, work: Callable[[], Result]) -> Result:
+        started = time.perf_counter()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            return work()
         finally:
+            with self._lock:
+                self._seconds += _LATEST_WEIGHT * (time.perf_counter() - started - self._seconds)
+
+    def _ended(self, _: object) -> None:
+        with self._lock:
             self._at_once -= 1
 
 

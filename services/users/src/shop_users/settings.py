@@ -38,12 +38,15 @@ class SmtpSettings(Block):
     """Of each step of the conversation."""
 
 
-class MigrateSettings(ServiceSettings):
-    """What `python -m shop_users.migrate` reads."""
-
+class DatabaseSettings(ServiceSettings):
     model_config = settings_config("USERS_")
 
     postgres: PostgresSettings
+
+
+class MigrateSettings(DatabaseSettings):
+    """What `python -m shop_users.migrate` reads; the administrator's password is nobody else's business."""
+
     admin: AdminSettings | None = None
 
 
@@ -58,7 +61,7 @@ class KeySettings(ServiceSettings):
     """How long a new key is only published before it signs; longer than anybody caches the key set."""
 
 
-class Settings(MigrateSettings, KeySettings):
+class Settings(DatabaseSettings, KeySettings):
     """What the API and the worker read."""
 
     http: HttpServerSettings = HttpServerSettings(port=8001)

@@ -56,8 +56,9 @@ async def test_a_mail_is_sent_once_however_often_its_event_comes(welcome: Welcom
     (mail,) = received(mail_server, user.email)
     assert mail["Message-ID"] == f"<{event.id}@shop.example>"
     assert mail["From"] == "welcome@shop.example"
-    assert mail["Subject"] == "Welcome, ada"
-    assert "Ada Lovelace" in str(mail.get_payload())
+    assert mail["Subject"] == "Welcome"
+    for chosen in ("ada", "Ada Lovelace"):
+        assert chosen not in str(mail.get_payload()), "what a registrant writes is not sent to strangers"
 
 
 async def test_workers_that_get_it_at_once_send_one(welcome: WelcomeMails, mail_server: Server) -> None:

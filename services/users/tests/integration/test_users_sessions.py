@@ -180,6 +180,20 @@ async def test_an_expired_session_is_over_and_swept(
     assert await sessions(postgres) == 1
 
 
+async def test_a_session_ends_however_often_its_tokens_were_exchanged(
+    client: httpx.AsyncClient, register: Any, postgres: Postgres
+) -> None:
+    await register("ada")
+    token = (await log_in(client)).json()["refresh_token"]
+    await postgres.execute("UPDATE sessions SET created_at = now() - interval '80 days'")
+    token = (await refresh(client, token)).json()["refresh_token"]
+    ends = await postgres.fetchval("SELECT expires_at - created_at FROM sessions")
+    assert ends == timedelta(days=90), "and not in fourteen days from now"
+    await postgres.execute("UPDATE sessions SET created_at = now() - interval '91 days', expires_at = now() + '1 hour'")
+    token = (await refresh(client, token)).json()["refresh_token"]
+    assert (await refresh(client, token)).status_code == 401
+
+
 async def test_logging_out_ends_the_session_whichever_of_its_tokens_is_sent(
     client: httpx.AsyncClient, register: Any, postgres: Postgres
 ) -> None:

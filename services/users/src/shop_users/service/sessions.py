@@ -23,6 +23,8 @@ from shop_users.passwords import Passwords
 from shop_users.store.sessions import SessionStore
 
 REFRESH_LIFETIME: Final = timedelta(days=14)
+SESSION_LIFETIME: Final = timedelta(days=90)
+"""After which a password is asked for again, however often its tokens were exchanged."""
 _ID_BYTES: Final = 16
 _SECRET_BYTES: Final = 32
 
@@ -61,7 +63,7 @@ class Sessions:
         """Exchange it for a new pair. Raises InvalidRefreshToken; one that was used before also ends its session."""
         session_id, old_hash = _parse(refresh_token)
         new_token, new_hash = _new_refresh_token(session_id)
-        owner = await self._store.rotate(session_id, old_hash, new_hash, _expiry())
+        owner = await self._store.rotate(session_id, old_hash, new_hash, _expiry(), SESSION_LIFETIME)
         if owner is None:
             if await self._store.end(session_id):
                 _logger.warning(

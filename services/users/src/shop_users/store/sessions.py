@@ -1,6 +1,6 @@
 """Credentials and sessions. A session is a family of refresh tokens, of which only the latest is good."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -23,9 +23,9 @@ DELETE FROM sessions WHERE id IN (
   SELECT id FROM sessions WHERE expires_at <= clock_timestamp() ORDER BY expires_at LIMIT 10 FOR UPDATE SKIP LOCKED
 )
 """
-# The one statement that makes an old token bad and a new one good.
+# The one statement that makes an old token bad and a new one good. However often that happens, a session ends.
 ROTATE = """
-UPDATE sessions SET token_hash = $3, expires_at = $4
+UPDATE sessions SET token_hash = $3, expires_at = least($4, sessions.created_at + $5)
 FROM users
 WHERE sessions.id = $1 AND sessions.token_hash = $2 AND sessions.expires_at > clock_timestamp()
   AND users.id = sessions.user_id AND users.is_active
@@ -52,10 +52,11 @@ class SessionStore:
         return begun is not None
 
     async def rotate(
-        self, session_id: UUID, old_hash: bytes, new_hash: bytes, expires_at: datetime
+        self, session_id: UUID, old_hash: bytes, new_hash: bytes, expires_at: datetime, longest: timedelta
     ) -> tuple[UUID, Role] | None:
-        """Whose session it is; None where the old token is not the good one."""
-        row: asyncpg.Record | None = await self._postgres.fetchrow(ROTATE, session_id, old_hash, new_hash, expires_at)
+        """Whose session it is; None where the old token is not the good one. `longest` is from login to the end."""
+        arguments = (session_id, old_hash, new_hash, expires_at, longest)
+        row: asyncpg.Record | None = await self._postgres.fetchrow(ROTATE, *arguments)
         return None if row is None else (row["id"], row["role"])
 
     async def end(self, session_id: UUID) -> bool:

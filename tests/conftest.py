@@ -48,10 +48,29 @@ class Person:
     full_name: str
     password: str
     bearer: dict[str, str]
+    refresh_token: str
 
     @property
     def personal_data(self) -> tuple[str, ...]:
         return self.email, self.username, self.full_name, self.password
+
+
+async def register_person(gateway: httpx.AsyncClient) -> Person:
+    tag = secrets.token_hex(6)
+    account = {
+        "email": f"{tag}@example.com",
+        "username": f"name-{tag}",
+        "full_name": f"Person {tag}",
+        "password": f"secret {tag}",
+    }
+    created = await gateway.post("/v1/users", json=account)
+    assert created.status_code == 201, created.text
+    form = {"username": account["email"], "password": account["password"]}
+    granted = await gateway.post("/v1/auth/token", data=form)
+    assert granted.status_code == 200, granted.text
+    tokens = granted.json()
+    bearer = {"Authorization": f"Bearer {tokens['access_token']}"}
+    return Person(id=created.json()["id"], bearer=bearer, refresh_token=tokens["refresh_token"], **account)
 
 
 RegisterPerson = Callable[[], Awaitable[Person]]
@@ -59,23 +78,27 @@ RegisterPerson = Callable[[], Awaitable[Person]]
 
 @pytest.fixture
 def register(gateway: httpx.AsyncClient) -> RegisterPerson:
-    async def register_person() -> Person:
-        tag = secrets.token_hex(6)
-        account = {
-            "email": f"{tag}@example.com",
-            "username": f"name-{tag}",
-            "full_name": f"Person {tag}",
-            "password": f"secret {tag}",
-        }
-        created = await gateway.post("/v1/users", json=account)
-        assert created.status_code == 201, created.text
-        form = {"username": account["email"], "password": account["password"]}
-        granted = await gateway.post("/v1/auth/token", data=form)
-        assert granted.status_code == 200, granted.text
-        bearer = {"Authorization": f"Bearer {granted.json()['access_token']}"}
-        return Person(id=created.json()["id"], bearer=bearer, **account)
+    return lambda: register_person(gateway)
 
-    return register_person
+
+def _lasting_person(cluster: Cluster) -> Person:
+    async def make() -> Person:
+        async with httpx.AsyncClient(base_url=cluster.gateway_url, timeout=30, trust_env=False) as gateway:
+            return await register_person(gateway)
+
+    return asyncio.run(make())
+
+
+@pytest.fixture(scope="session")
+def ada(cluster: Cluster) -> Person:
+    """For tests that leave her as she is: a registration and a login cost more than most tests."""
+    return _lasting_person(cluster)
+
+
+@pytest.fixture(scope="session")
+def eve(cluster: Cluster) -> Person:
+    """Another one."""
+    return _lasting_person(cluster)
 
 
 @dataclass(frozen=True, slots=True)
