@@ -11,12 +11,34 @@ from shop_common.context import request_id
 from shop_common.tracing import current_trace_id
 
 _HANDLER = "shop"
+_REPETITIVE = ("aiokafka", "pymongo")
+_REPEAT_SECONDS = 10.0
+_REMEMBERED = 1000
 
 
 class _Correlation(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.trace_id = current_trace_id()
         record.request_id = request_id()
+        return True
+
+
+class _Repeated(logging.Filter):
+    """Lets a line of a driver through once in ten seconds: while a server is away, every refused attempt is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] not in _REPETITIVE:
+            return True
+        line = (record.name, str(record.msg))  # without its arguments, which differ each time
+        if record.created - self._told.get(line, 0.0) < _REPEAT_SECONDS:
+            return False
+        if len(self._told) >= _REMEMBERED:
+            self._told.clear()
+        self._told[line] = record.created
         return True
 
 
@@ -33,6 +55,7 @@ def configure_logs(service: str, level: str) -> None:
     """Route every logger of the process, uvicorn's too, to standard output."""
     handler = logging.StreamHandler(sys.stdout)
     handler.set_name(_HANDLER)
+    handler.addFilter(_Repeated())
     handler.addFilter(_Correlation())
     handler.setFormatter(
         _Formatter(

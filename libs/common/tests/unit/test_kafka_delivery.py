@@ -206,6 +206,60 @@ async def test_a_replayed_record_tells_of_its_last_failure_only() -> None:
     assert dict(headers)["colour"] == b"red"
 
 
+async def test_a_flood_of_poison_leaves_the_producer_to_others_too() -> None:
+    class Slow(DeadLetters):
+        running = peak = 0
+
+        async def send_record(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+            self.running += 1
+            self.peak = max(self.peak, self.running)
+            await asyncio.sleep(0.001)
+            self.running -= 1
+            await super().send_record(topic, key, value, headers)
+
+    handler, _ = raising()
+    letters = Slow()
+    delivery, (mailboxes, _) = a_delivery("flood", handler, letters), some_mailboxes()
+    done = await asyncio.gather(*(delivery.deliver(mailboxes, Record(None, None, [])) for _ in range(100)))
+    assert (all(done), len(letters.sent), letters.peak) == (True, 100, 4)
+
+
+async def test_a_cancellation_from_within_a_handler_is_a_failed_try() -> None:
+    """As of a driver whose own task was cancelled: nobody has told this delivery to end."""
+    handler, tried = raising(*[asyncio.CancelledError()] * 2)  # type: ignore[arg-type] # it is raised, that is all
+    assert await a_delivery("cancelled", handler, DeadLetters()).deliver(some_mailboxes()[0], a_record())
+    assert tried["all"] == 3
+
+
+async def test_an_outage_is_told_once_a_record(caplog: pytest.LogCaptureFixture) -> None:
+    handler, _ = raising(*[ConnectionError()] * 50, KeyError())
+    await a_delivery("outage", handler, DeadLetters()).deliver(some_mailboxes()[0], a_record())
+    told = [(entry.getMessage(), vars(entry)["kind"]) for entry in caplog.records if entry.levelname == "WARNING"]
+    assert told == [("event failed", "infrastructure"), ("event failed", "unclassified")]
+
+
+async def test_waiting_between_tries_holds_no_handler_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two slots, both would be taken by the two that wait for an hour."""
+    monkeypatch.setattr(delivery_module, "_RETRY_SECONDS", (3600.0, 3600.0))
+    seen: list[int] = []
+    failed = 0
+
+    async def on_user_updated(event: Event, data: UserUpdated) -> None:
+        nonlocal failed
+        if failed < 2:
+            failed += 1
+            raise (ConnectionError if failed == 1 else KeyError)
+        seen.append(data.version)
+
+    delivery, (mailboxes, _) = a_delivery("slots", on_user_updated, DeadLetters()), some_mailboxes()
+    waiting = [asyncio.create_task(delivery.deliver(mailboxes, a_record())) for _ in range(2)]
+    while failed < 2:  # noqa: ASYNC110 - one turn of the loop at a time
+        await asyncio.sleep(0)
+    assert await delivery.deliver(mailboxes, a_record())
+    await mailboxes.close(0)
+    assert (seen, await asyncio.gather(*waiting)) == ([3], [False, False])
+
+
 async def test_data_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
     record = a_record()
     record.value = b'{"email": "secret@example.com"}'

@@ -82,3 +82,22 @@ def test_configuring_twice_logs_once_and_leaves_other_listeners(
     logging.getLogger("shop.demo").info("once")
     assert [line["service"] for line in lines(capsys)] == ["renamed"]
     assert "once" in caplog.messages
+
+
+def test_what_a_driver_repeats_is_told_once_in_ten_seconds_and_what_we_say_each_time(capsys: Capture) -> None:
+    configure_logs("demo", "INFO")
+    driver, ours = logging.getLogger("aiokafka.conn"), logging.getLogger("shop.demo")
+    for attempt in range(3):
+        driver.warning("cannot connect, attempt %d", attempt)
+        driver.warning("something else, attempt %d", attempt)
+        ours.warning("cannot connect, attempt %d", attempt)
+    told = [(line["logger"], line["message"]) for line in lines(capsys)]
+    assert [message for logger, message in told if logger == "aiokafka.conn"] == [
+        "cannot connect, attempt 0",
+        "something else, attempt 0",
+    ]
+    assert len([message for logger, message in told if logger == "shop.demo"]) == 3
+    later = driver.makeRecord(driver.name, logging.WARNING, "", 0, "cannot connect, attempt %d", (3,), None)
+    later.created += 11
+    driver.handle(later)
+    assert [line["message"] for line in lines(capsys)] == ["cannot connect, attempt 3"]

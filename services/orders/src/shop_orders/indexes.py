@@ -33,7 +33,11 @@ INDEXES: Final = (
     Index("by_user", (("user_id", ASCENDING), *_NEWEST_FIRST)),
     Index("by_user_and_status", (("user_id", ASCENDING), ("status", ASCENDING), *_NEWEST_FIRST)),
     # As small as the outbox is: an order is in it only until its events are published.
-    Index("outbox", (("pending_at", ASCENDING),), {"partialFilterExpression": {"pending_at": {"$exists": True}}}),
+    Index(
+        "outbox_by_shard",
+        (("shard", ASCENDING), ("pending_at", ASCENDING)),
+        {"partialFilterExpression": {"pending_at": {"$exists": True}}},
+    ),
 )
 """Of the orders; users are only ever asked for by their ids."""
 

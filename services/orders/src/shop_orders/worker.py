@@ -1,7 +1,7 @@
 """The orders worker: `python -m shop_orders.worker` follows users' events and publishes orders' events."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
 from fastapi import FastAPI
@@ -24,8 +24,12 @@ _IDLE_POLL_SECONDS: Final = 0.25  # the API's process has no way to nudge this o
 
 @asynccontextmanager
 async def open_worker_resources(settings: Settings) -> AsyncIterator[WorkerResources]:
-    async with open_resources(settings) as resources, open_producer(settings.kafka) as producer:
-        relay = OutboxRelay(resources.outbox, producer, idle_poll_seconds=_IDLE_POLL_SECONDS)
+    async with (
+        open_resources(settings) as resources,
+        open_producer(settings.kafka) as producer,
+        aclosing(resources.outbox) as outbox,
+    ):
+        relay = OutboxRelay(outbox, producer, idle_poll_seconds=_IDLE_POLL_SECONDS)
         consumer = EventConsumer(
             settings.kafka,
             group=GROUP,

@@ -56,7 +56,7 @@ async def test_every_query_of_the_store_is_served(database: Database, service: O
     [
         ("orders", {"total.amount": 5}, {}),
         ("orders", {"fingerprint": b"x"}, NEWEST),
-        ("orders", {"user_id": "u", "status": {"$in": ["paid"]}}, NEWEST),
+        ("orders", {"user_id": "u", "status": {"$in": ["paid"] * 201}}, NEWEST),
         ("orders", {"user_id": "u"}, {"created_at": -1, "_id": 1}),
         ("orders", {"user_id": "u"}, {"updated_at": -1}),
         ("orders", {"version": {"$gt": 1}}, {}),
@@ -74,6 +74,7 @@ def test_a_query_without_an_index_is_told(
 
 def test_a_query_with_an_index_is_told(indexed: Indexed) -> None:
     assert indexed("orders", {"user_id": "u"}, {"created_at": 1, "_id": 1})
+    assert indexed("orders", {"user_id": "u", "status": {"$in": ["paid"]}}, NEWEST)
     assert indexed("orders", {"_id": "o", "version": 1}, {})
 
 

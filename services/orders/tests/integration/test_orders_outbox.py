@@ -20,8 +20,10 @@ from shop_common.tokens import Principal
 from shop_common.tracing import current_traceparent, entry_span
 from shop_orders.models import Order, User
 from shop_orders.service import OrderService
+from shop_orders.store.leases import SHARDS
 from shop_orders.store.outbox import OrderOutbox
 
+PENDING = {"shard": {"$in": list(range(SHARDS))}, "pending_at": {"$exists": True}}
 ITEMS = (OrderItem(sku="TEA", quantity=2, unit_price=Money(amount=5, currency="EUR")),)
 
 
@@ -94,7 +96,7 @@ async def relayed(outbox: OrderOutbox, log: Log, rounds: int = 1) -> None:
 
 
 async def waiting(database: Database) -> int:
-    return len([order async for order in database["orders"].find({"pending_at": {"$exists": True}})])
+    return len([order async for order in database["orders"].find(PENDING)])
 
 
 async def test_every_version_is_published_once_and_in_order(
@@ -197,6 +199,28 @@ async def test_a_change_between_the_two_updates_of_marking_stays_in_the_outbox(
     monkeypatch.setattr(outbox._orders, "update_many", update_many)
     await outbox.mark_sent(records)
     assert [record.event.sequence for record in await outbox.pending(500)] == [3]
+
+
+async def test_a_relay_killed_between_the_two_updates_of_marking_leaves_nothing_behind(
+    buyer: Buyer, outbox: OrderOutbox, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Emptied, and still among those that wait: enough of them would hide all others from the relay."""
+    orders = [await buyer.place() for _ in range(3)]
+    with monkeypatch.context() as patch:
+
+        async def killed(*_: Any) -> None:
+            raise asyncio.CancelledError
+
+        patch.setattr(outbox, "_take_off", killed)
+        with pytest.raises(asyncio.CancelledError):
+            await outbox.mark_sent(await outbox.pending(500))
+    assert await waiting(database) == 3
+    late = await buyer.place()
+    found = [record.position for _ in range(4) for record in await outbox.pending(3)]
+    assert set(found) == {late.id}
+    assert await waiting(database) == 1
+    await buyer.pay(orders[0])
+    assert {record.position for record in await outbox.pending(500)} == {orders[0].id, late.id}
 
 
 async def test_two_relays_at_once_only_duplicate(buyer: Buyer, outbox: OrderOutbox, database: Database) -> None:

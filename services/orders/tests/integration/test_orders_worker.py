@@ -22,9 +22,11 @@ from shop_common.kafka.topics import create_topics
 from shop_common.mongo import Database
 from shop_common.testing import open_app_client
 from shop_orders.settings import Settings
+from shop_orders.store.leases import SHARDS, ShardLeases
 from shop_orders.worker import create_worker
 
 NOW = datetime.now(UTC)
+PENDING = {"shard": {"$in": list(range(SHARDS))}, "pending_at": {"$exists": True}}
 SAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -111,7 +113,7 @@ async def test_users_and_orders_meet_through_kafka(
     assert (await shop.place(user_id)).json()["status"] == "rejected"
 
     async def is_published() -> bool:
-        return await database["orders"].find_one({"pending_at": {"$exists": True}}) is None
+        return await database["orders"].find_one(PENDING) is None
 
     await eventually(is_published)
     events = await published(kafka_bootstrap, user_id)
@@ -139,8 +141,9 @@ async def test_the_api_needs_no_kafka_and_the_worker_catches_up(
     async with open_app_client(create_worker(settings)):
 
         async def is_published() -> bool:
-            return await database["orders"].find_one({"pending_at": {"$exists": True}}) is None
+            return await database["orders"].find_one(PENDING) is None
 
         await eventually(is_published)
+    assert await ShardLeases(database).held() == list(range(SHARDS)), "given up at the end, not left to run out"
     subjects = sorted(event.subject for event in await published(kafka_bootstrap, user_id))
     assert subjects == sorted(answer.json()["id"] for answer in placed)

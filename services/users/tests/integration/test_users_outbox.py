@@ -182,6 +182,32 @@ async def test_a_relay_that_lost_its_session_raises_and_claims_anew(
     assert len(await outbox.pending(50)) == 20
 
 
+async def test_two_relays_send_each_event_once_and_one_takes_over_from_a_lost_session(
+    users: UserStore, postgres: Postgres, settings: Settings, until: Any
+) -> None:
+    log, stop = Log(), asyncio.Event()
+    async with (
+        open_outbox(postgres, settings.postgres) as first,
+        open_outbox(postgres, settings.postgres) as second,
+    ):
+        await first.pending(1)
+        relays = [OutboxRelay(outbox, log, idle_poll_seconds=0.02) for outbox in (first, second)]
+        running = [asyncio.create_task(relay.run(stop)) for relay in relays]
+        made = await insert(users, 30)
+        await until(lambda: is_empty(postgres))
+        assert (first.claimed, second.claimed) == (frozenset(range(SHARDS)), frozenset())
+
+        running.pop(0).cancel()  # and its session with it, as when its machine is gone
+        assert first._session is not None
+        await postgres.execute("SELECT pg_terminate_backend($1)", first._session.get_server_pid())
+        made += await insert(users, 30)
+        await until(lambda: is_empty(postgres))
+        assert second.claimed == frozenset(range(SHARDS))
+        stop.set()
+        await asyncio.gather(*running)
+    assert [log.versions(each.id) for each in made] == [[1]] * 60
+
+
 async def test_a_commit_in_the_api_wakes_the_relay(
     client: httpx.AsyncClient, register: Any, outbox: PostgresOutbox
 ) -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import IllegalStateError, KafkaConnectionError, KafkaError
 from prometheus_client import Counter, Gauge
 
 from shop_common.events.contract import Contract
@@ -28,6 +28,7 @@ _POLL_MS: Final = 500
 _POLL_RECORDS: Final = 500
 _COMMIT_EVERY_SECONDS: Final = 1.0
 _COMMIT_SECONDS: Final = 5.0
+_LEAVE_SECONDS: Final = 5.0
 _REBALANCE_MS: Final = 30_000
 _GROUP_REQUEST_MS: Final = 40_000  # a member's request to join is answered when the rebalance ends
 _START_SECONDS: Final = 45.0  # later than aiokafka's own deadlines, since it leaks a socket where it is cancelled
@@ -84,16 +85,14 @@ class EventConsumer:
             reason: BaseException
             try:
                 await membership.run(stop)
-            except _Stuck as stuck:
-                strikes = 1 if membership.progressed else strikes + 1
-                if strikes > 1:
-                    raise ConsumerStuck(f"group {self._group} has lag and makes no progress") from stuck
-                reason = stuck
-            except (KafkaError, OSError) as error:
+            except (_Stuck, KafkaError, OSError) as error:
                 reason = error
             else:
                 return
-            failures = 0 if membership.progressed else failures + 1
+            failures, strikes = (0, 0) if membership.progressed else (failures + 1, strikes)
+            strikes += isinstance(reason, _Stuck)
+            if strikes > 1:
+                raise ConsumerStuck(f"group {self._group} has lag and makes no progress") from reason
             REBUILDS.labels(self._group, type(reason).__name__.strip("_")).inc()
             log.warning("Kafka consumer is replaced", extra={"group": self._group, "reason": type(reason).__name__})
             await happens_within(stop, full_jitter(failures, *_BACKOFF_SECONDS))
@@ -113,6 +112,7 @@ class _Membership(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         self._topics = topics
         self._delivery = delivery
         self._boxes: dict[TopicPartition, Mailboxes] = {}
+        self._epoch: tuple[int, str] | None = None
         self._committing = asyncio.Lock()  # between commits only: getmany never waits for it
         self._bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._rebalancing_since = time.monotonic()
@@ -138,8 +138,8 @@ class _Membership(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             await self._until_first(stop.wait(), self._fetch(), self._commit_often(), self._watch(), self._bugs())
             drain_seconds = self._settings.drain_seconds
         finally:
-            await self._give_up(drain_seconds)
-            await discard_consumer(self._consumer)
+            answers = await self._give_up(drain_seconds)
+            await discard_consumer(self._consumer, _LEAVE_SECONDS if answers else 0)
 
     async def _until_first(self, *jobs: Coroutine[Any, Any, Any]) -> None:
         """Run all until one ends, and end like it."""
@@ -151,6 +151,8 @@ class _Membership(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
+            if task.cancelled():  # by aiokafka: here it was not yet
+                raise KafkaConnectionError("aiokafka gave up a request")
             task.result()
 
     async def _bugs(self) -> None:
@@ -193,40 +195,56 @@ class _Membership(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
                 if high is not None and box.tracker.position is not None:
                     LAG.labels(self._group, partition.topic, partition.partition).set(high - box.tracker.position)
 
-    async def _commit(self) -> None:
+    async def _commit(self) -> bool:
+        """Whether there was nothing to commit, or the broker has it."""
         async with self._committing:
             boxes = {tp: (box, box.tracker.to_commit()) for tp, box in self._boxes.items()}
             offsets = {tp: OffsetAndMetadata(offset, "") for tp, (_, offset) in boxes.items() if offset is not None}
             if not offsets:
-                return
+                return True
+            if self._epoch != self._current_epoch():
+                # The group has given the partitions away already. aiokafka would commit all the same, as one that is no
+                # member, and the broker takes that while the group is empty: over what a later owner has committed.
+                log.warning("offsets not committed: this member was replaced", extra={"group": self._group})
+                return False
             try:
                 async with asyncio.timeout(_COMMIT_SECONDS):
                     await self._consumer.commit(offsets)
             except (KafkaError, OSError) as error:
                 log.warning("offsets not committed", extra={"group": self._group, "error": type(error).__name__})
-                return
+                return False
             self.progressed = True
             for box, offset in boxes.values():
                 if offset is not None:
                     box.tracker.committed(offset)
+            return True
+
+    def _current_epoch(self) -> tuple[int, str]:
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - aiokafka tells its generation nowhere else
+        return coordinator.generation, coordinator.member_id
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """Runs in aiokafka's own task, which keeps the membership alive meanwhile."""
         self.assigned = False
         self._rebalancing_since = time.monotonic()
         if revoked:
-            await self._give_up(self._settings.drain_seconds)
+            is_lost = self._epoch != self._current_epoch()  # and not asked for: others have begun with them
+            await self._give_up(0 if is_lost else self._settings.drain_seconds)
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         self.assigned = True
+        self._epoch = self._current_epoch()
         self._boxes.update((partition, self._create_mailboxes(partition)) for partition in assigned)
         log.info("partitions assigned", extra={"group": self._group, "partitions": len(assigned)})
 
-    async def _give_up(self, drain_seconds: float) -> None:
-        """End what runs, commit what is done, and forget: nothing commits for this assignment afterwards."""
+    async def _give_up(self, drain_seconds: float) -> bool:
+        """End what runs, commit what is done, and forget: nothing commits for this assignment afterwards.
+
+        False where the commit was refused or not answered, so that nothing more need be asked of the group.
+        """
         try:
             await asyncio.gather(*(box.close(drain_seconds) for box in self._boxes.values()))
-            await self._commit()
+            return await self._commit()
         finally:
             for partition in self._boxes:
                 with suppress(KeyError):
@@ -259,7 +277,7 @@ class _Membership(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             for box in self._boxes.values():
                 if box not in behind:
                     box.moved_at = time.monotonic()
-                elif box.moved_at < now - patience:
+                elif box.moved_at < now - patience and not self._delivery.is_busy:
                     raise _Stuck
 
     async def _behind(self) -> list[Mailboxes]:

@@ -93,6 +93,11 @@ class Delivery:
         self._slots = asyncio.Semaphore(at_once)
         self._handler_seconds = handler_seconds
 
+    @property
+    def is_busy(self) -> bool:
+        """As many handlers run as may: who waits for its turn is not stuck."""
+        return self._slots.locked()
+
     async def deliver(self, mailboxes: Mailboxes, record: KafkaRecord) -> bool:
         """True once the record is done with; False where the partition is being given up before that."""
         trouble = _Trouble()
@@ -101,9 +106,11 @@ class Delivery:
             try:
                 event = Event.from_kafka(record)
                 label = event.type if event.type in self._handlers else "unknown"
-                outcome = await self._handle(event)
+                outcome = await self._handle(mailboxes, event)
             except self._transient as error:
-                self._failed(record, label, "infrastructure", error)
+                # Of all that wait for the same backend, each is told of once, however long it is away.
+                level = logging.DEBUG if trouble.outages else logging.WARNING
+                self._failed(record, label, "infrastructure", error, level)
                 delay = full_jitter(trouble.outages, *_RETRY_SECONDS)
                 trouble.outages += 1
                 if not await mailboxes.wait_for_infrastructure(delay):
@@ -120,7 +127,7 @@ class Delivery:
                 CONSUMED.labels(self._group, label, outcome).inc()
                 return True
 
-    async def _handle(self, event: Event) -> str:
+    async def _handle(self, mailboxes: Mailboxes, event: Event) -> str:
         known = self._handlers.get(event.type)
         if known is None:
             if split_type(event.type)[0] in self._majors:
@@ -129,6 +136,7 @@ class Delivery:
         contract, handler = known
         data = _parse(contract, event)
         async with self._slots:
+            mailboxes.moved_at = time.monotonic()
             IN_FLIGHT.labels(self._group).inc()
             try:
                 with (
@@ -146,13 +154,20 @@ class Delivery:
                         )
                     async with asyncio.timeout(self._handler_seconds):
                         await handler(event, data)
+            except asyncio.CancelledError:
+                if (task := asyncio.current_task()) and task.cancelling():
+                    raise
+                raise RuntimeError("something the handler awaited was cancelled") from None
             finally:
                 IN_FLIGHT.labels(self._group).dec()
         return "handled"
 
-    def _failed(self, record: KafkaRecord, label: str, kind: str, error: Exception) -> None:
+    def _failed(
+        self, record: KafkaRecord, label: str, kind: str, error: Exception, level: int = logging.WARNING
+    ) -> None:
         FAILURES.labels(self._group, label, kind).inc()
-        log.warning("event failed", extra=_where(record) | {"type": label, "kind": kind, "error": type(error).__name__})
+        about = {"type": label, "kind": kind, "error": type(error).__name__}
+        log.log(level, "event failed", extra=_where(record) | about)
 
     async def _put_aside(
         self, mailboxes: Mailboxes, record: KafkaRecord, label: str, error: Exception, trouble: _Trouble
@@ -162,7 +177,8 @@ class Delivery:
         topic, key, value, attempt = dead_letter_topic(self._group), record.key, record.value, 0
         while True:
             try:
-                await self._producer.send_record(topic, key, value, headers)
+                async with mailboxes.letters:
+                    await self._producer.send_record(topic, key, value, headers)
             except EventTooLarge:
                 # Better a letter that says where the record lies than a partition that stands still.
                 headers = [(name, text) for name, text in headers if name.startswith(PREFIX)]

@@ -12,6 +12,7 @@ from shop_common.kafka.tracker import OffsetTracker, Pending
 
 HIGH_WATER: Final = 500
 LOW_WATER: Final = 100
+_LETTERS_AT_ONCE: Final = 4
 _CANCEL_SECONDS: Final = 1.0
 
 
@@ -39,7 +40,9 @@ class Mailboxes:
         self.backlog = 0
         """Records posted and not done."""
         self.moved_at = time.monotonic()
-        """When a record last came, ended, or was found to wait for infrastructure."""
+        """When a record last came, began, ended, or was found to wait for infrastructure."""
+        self.letters = asyncio.Semaphore(_LETTERS_AT_ONCE)
+        """Bounds the dead letters under way: a flood of poison leaves the producer to others too."""
 
     def post(self, record: KafkaRecord) -> None:
         if self._closing.is_set():

@@ -20,7 +20,7 @@ from shop_common.events.envelope import MAX_DATA_BYTES, Event, Headers
 from shop_common.kafka.backoff import full_jitter, happens_within
 from shop_common.kafka.discard import discard_producer
 from shop_common.kafka.settings import KafkaSettings
-from shop_common.tracing import current_traceparent, entry_span, parse_traceparent
+from shop_common.tracing import current_traceparent, entry_span
 
 log = logging.getLogger(__name__)
 
@@ -58,21 +58,19 @@ class EventProducer:
         """Return once the event is acked. Raises SendFailed or EventTooLarge."""
         if len(event.data) > MAX_DATA_BYTES:
             raise EventTooLarge(f"{event.type} {event.id} has {len(event.data)} bytes, more than {MAX_DATA_BYTES}")
-        parent = parse_traceparent(event.traceparent)
-        if parent is None or not parent.trace_flags.sampled:
-            await self.send_record(topic, *event.to_kafka())
-            return
         with entry_span(f"publish {topic}", SpanKind.PRODUCER, event.traceparent) as span:
-            if span is not None:
-                span.set_attributes(
-                    {
-                        "messaging.system": "kafka",
-                        "messaging.operation.type": "send",
-                        "messaging.destination.name": topic,
-                        "messaging.message.id": str(event.id),
-                        "shop.event.type": event.type,
-                    }
-                )
+            if span is None:  # what is not recorded keeps the ids it came with
+                await self.send_record(topic, *event.to_kafka())
+                return
+            span.set_attributes(
+                {
+                    "messaging.system": "kafka",
+                    "messaging.operation.type": "send",
+                    "messaging.destination.name": topic,
+                    "messaging.message.id": str(event.id),
+                    "shop.event.type": event.type,
+                }
+            )
             await self.send_record(topic, *event.to_kafka(current_traceparent()))
 
     async def send_record(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:

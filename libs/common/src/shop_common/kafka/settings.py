@@ -18,7 +18,7 @@ class KafkaSettings(Block):
     handlers_at_once: int = Field(default=64, ge=1, le=1000)
     handler_timeout_seconds: Seconds = 30
     """Of one call of a handler; its expiry counts as trouble with the infrastructure."""
-    drain_seconds: float = Field(default=10, gt=0, le=20)
-    """How long handlers under way may take to end at a stop or a rebalance."""
+    drain_seconds: float = Field(default=10, gt=0, le=15)
+    """How long handlers under way may take to end at a stop or a rebalance; the group waits 30 s for both."""
     stuck_seconds: float = Field(default=60, gt=0, le=600)
     """Lag without progress for this long: the consumer is rebuilt; the second time in a row the process ends."""

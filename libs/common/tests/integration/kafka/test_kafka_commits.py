@@ -7,7 +7,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, OffsetAndMetadata, TopicPartition
+from aiokafka.protocol.group import LeaveGroupRequest
+from prometheus_client import REGISTRY
 
 from shop_common.events.envelope import Event
 from shop_common.events.users import UserUpdated
@@ -176,3 +178,62 @@ async def test_a_member_that_dies_is_replaced(kafka: Any, wait_until: Until, use
             await wait_until(lambda: seen == ["kept"])
     finally:
         await dead.stop()
+
+
+async def test_a_member_that_was_replaced_commits_nothing_over_its_successor(
+    kafka: Any, wait_until: Until, user_event: Create, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a freeze longer than the session: the group went on without it, and is empty when it wakes up."""
+    topic = await kafka.topic(partitions=1)
+    gate, begun, seen = asyncio.Event(), Counter[str](), list[str]()
+
+    async def on_user_updated(event: Event, data: UserUpdated) -> None:
+        begun[data.username] += 1
+        if data.username in {"user3", "user6"}:
+            await (gate.wait() if data.username == "user3" else asyncio.Event().wait())
+        seen.append(data.username)
+
+    async def heard() -> bool:
+        return True
+
+    user = uuid4()
+    await kafka.put(topic, *(user_event(user, number + 1, f"user{number}") for number in range(10)))
+    async with kafka.consuming(topic, {UserUpdated: on_user_updated}) as consumer:
+        coordinator = consumer._membership._consumer._coordinator
+        monkeypatch.setattr(coordinator, "_do_heartbeat", heard)  # which would tell that the session is over
+        await wait_until(lambda: begun["user3"] == 1)
+        await coordinator._send_req(LeaveGroupRequest(kafka.group, coordinator.member_id))
+        successor = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, group_id=kafka.group, enable_auto_commit=False)
+        partition = TopicPartition(topic, 0)
+        successor.assign([partition])
+        await successor.start()
+        await successor.commit({partition: OffsetAndMetadata(10, "")})
+        await successor.stop()
+
+        gate.set()
+        await wait_until(lambda: begun["user6"] == 1)
+        monkeypatch.undo()
+        await kafka.put(topic, user_event(user, 11, "user10"))
+        await wait_until(lambda: "user10" in seen)
+    assert seen == ["user0", "user1", "user2", "user3", "user4", "user5", "user10"]
+    assert begun["user6"] == 1, "its successor has done that"
+    assert await kafka.committed(topic) == {0: 11}
+
+
+async def test_the_lag_is_told_for_what_is_assigned(kafka: Any, wait_until: Until, user_event: Create) -> None:
+    topic, gate = await kafka.topic(partitions=1), asyncio.Event()
+    labels = {"group": kafka.group, "topic": topic, "partition": "0"}
+
+    def lag() -> float | None:
+        return REGISTRY.get_sample_value("shop_consumer_lag", labels)
+
+    async def on_user_updated(event: Event, data: UserUpdated) -> None:
+        await gate.wait()
+
+    await kafka.put(topic, *(user_event() for _ in range(5)))
+    async with kafka.consuming(topic, {UserUpdated: on_user_updated}) as consumer:
+        await wait_until(lambda: lag() == 5)
+        gate.set()
+        await wait_until(lambda: lag() == 0)
+        await consumer._membership.on_partitions_revoked({TopicPartition(topic, 0)})
+        assert lag() is None, "somebody else tells it now"

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,10 @@ class Broker:
 
     async def start(self) -> None:
         await ensure_server(self._state, "kafka")
+
+    def stop(self) -> None:
+        """Gone, and not started again."""
+        self._supervisor.stop(["kafka"])
 
     def signal(self, number: int) -> None:
         os.kill(self._supervisor.processes()["kafka"]["pid"], number)
@@ -187,6 +192,24 @@ async def test_leaving_does_not_wait_for_a_broker_that_is_gone(
     assert not [name for name in left if any(part in name for part in ("Sender", "Coordinator", "Fetcher", "AIOKafka"))]
 
 
+async def test_a_consumer_stops_in_order_while_its_broker_is_down(
+    broker: Broker, kafka: Any, wait_until: Until, user_event: Create
+) -> None:
+    """aiokafka's `stop()` then ends with a cancellation that nobody asked for."""
+    await broker.start()
+    kafka.bootstrap = broker.bootstrap
+    topic, seen = await kafka.topic(partitions=1), list[str]()
+
+    await kafka.put(topic, user_event())
+    async with asyncio.timeout(60), kafka.consuming(topic, kafka.noting(seen)) as consumer:
+        [box] = consumer._membership._boxes.values()
+        await wait_until(lambda: len(seen) == 1 and box.tracker.to_commit() is None)
+        await asyncio.to_thread(broker.stop)
+        fetches = consumer._membership._consumer._fetcher._pending_tasks
+        # Between two tries of a fetch, which is where the cancellation comes from.
+        await wait_until(lambda: any(task.get_coro().cr_await.__name__ == "sleep" for task in fetches))
+
+
 async def test_a_broker_that_does_not_answer_is_no_stuck_consumer(
     broker: Broker, kafka: Any, wait_until: Until, user_event: Create
 ) -> None:
@@ -229,8 +252,14 @@ async def silent(*_: Any, **__: Any) -> None:
     await asyncio.Event().wait()
 
 
-async def test_a_silent_consumer_is_replaced(
-    kafka: Any, wait_until: Until, user_event: Create, monkeypatch: pytest.MonkeyPatch
+async def gives_up(*_: Any, **__: Any) -> None:
+    """A cancellation that nobody here asked for."""
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("fault", [silent, gives_up])
+async def test_a_consumer_that_fails_so_is_replaced(
+    kafka: Any, wait_until: Until, user_event: Create, monkeypatch: pytest.MonkeyPatch, fault: Any
 ) -> None:
     topic = await kafka.topic(partitions=1)
     created: list[Any] = []
@@ -241,7 +270,7 @@ async def test_a_silent_consumer_is_replaced(
             super().__init__(*args, **options)
             created.append(self)
             if len(created) == 1:
-                self.getmany = silent
+                self.getmany = fault
 
     monkeypatch.setattr(consumer_module, "AIOKafkaConsumer", FirstOneSilent)
 
@@ -277,6 +306,41 @@ async def test_silence_without_lag_is_no_trouble(kafka: Any, wait_until: Until, 
         # The watchdog looks every 0.05 s, and says of what is done that it has moved.
         await wait_until(lambda: box.moved_at > first + 1)
         assert consumer._membership.assigned
+
+
+async def test_waiting_for_a_turn_is_no_trouble(
+    kafka: Any, wait_until: Until, user_event: Create, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All handlers are busy, for longer than a silent consumer is given, and another partition's record waits."""
+    topic, seen, turns = await kafka.topic(partitions=2), list[str](), asyncio.Semaphore(0)
+
+    async def on_user_updated(event: Event, data: UserUpdated) -> None:
+        await turns.acquire()
+        seen.append(data.username)
+
+    looks: list[float] = []
+    behind = consumer_module._Membership._behind
+
+    async def noted(self: Any) -> Any:
+        looks.append(time.monotonic())
+        return await behind(self)
+
+    def late(membership: Any) -> int:
+        """How often the watchdog has found a partition late."""
+        return sum(box.moved_at < look - 2 for look in looks for box in membership._boxes.values())
+
+    monkeypatch.setattr(consumer_module._Membership, "_behind", noted)
+    async with kafka.consuming(topic, {UserUpdated: on_user_updated}, stuck_seconds=2, handlers_at_once=1) as consumer:
+        first = consumer._membership
+        for partition in (0, 1):
+            await kafka.put(topic, user_event(note=str(partition)), partition=partition)
+        await wait_until(lambda: all(box.backlog for box in first._boxes.values()))
+        await wait_until(lambda: late(first) >= 3)
+        turns.release()
+        await wait_until(lambda: len(seen) == 1)
+        turns.release()
+        await wait_until(lambda: len(seen) == 2)
+        assert consumer._membership is first
 
 
 async def test_a_bug_in_the_delivery_ends_the_consumer(

@@ -17,10 +17,11 @@ from shop_common.mongo import Database
 from shop_common.tracing import current_traceparent
 from shop_orders.errors import OrderNotFound
 from shop_orders.models import MOVES, Order
+from shop_orders.store.leases import shard_of
 
 COLLECTION: Final = "orders"
 _APPLIED_KEPT: Final = 20
-_WITHOUT_OUTBOX: Final = {"outbox": 0, "pending_at": 0}
+_WITHOUT_OUTBOX: Final = {"shard": 0, "outbox": 0, "pending_at": 0}
 _NEWEST_FIRST: Final = [("created_at", DESCENDING), ("_id", DESCENDING)]
 
 
@@ -34,6 +35,7 @@ class OrderStore:
         """Write the last of an order's first versions, and the events of all; False where the id is taken."""
         latest = versions[-1]
         document = _to_document(latest) | {
+            "shard": shard_of(latest.id),
             "outbox": [_outbox_entry(version) for version in versions],
             "pending_at": latest.updated_at,
         }
