@@ -1,0 +1,14 @@
+"""Every scenario by its name."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from shop_faults.scenario import Scenario
+from shop_faults.scenarios import crashes, events, kills, lifecycle, network, overload
+
+_MODULES: Final = (kills, network, overload, lifecycle, events, crashes)
+SCENARIOS: Final[Mapping[str, Scenario]] = {
+    scenario.name: scenario for module in _MODULES for scenario in module.SCENARIOS
+}
+SHORT: Final = ("process-kill", "kafka-kill", "hang-ups", "shuffled", "given-up")
+"""One of each kind, for every change; `make test-faults` goes through all."""

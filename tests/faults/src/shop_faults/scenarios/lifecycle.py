@@ -1,0 +1,107 @@
+"""Processes that come and go in order: restarts nobody may notice, consumers that join and leave all the time."""
+
+import asyncio
+import signal
+import statistics
+import time
+from typing import Final
+
+from shop_cluster.services import SERVICES
+from shop_faults.lab import Topology
+from shop_faults.report import p99
+from shop_faults.scenario import Run, Scenario
+from shop_faults.snapshot import GROUPS, read_offsets
+
+_BEAT_SECONDS: Final = 3.0
+_BEATS_A_ROUND: Final = 6
+_WORKERS: Final = ("users-worker", "orders-worker")
+_DRAIN: Final = {f"{service}_HTTP__DRAIN_SECONDS": "1" for service in ("USERS", "ORDERS", "GATEWAY")}
+_STOP_SECONDS: Final = 35.0
+"""Wait for the balancer, requests, consumers, relay, pools, spans: the sum of their bounds."""
+_WINDOW_SECONDS: Final = 8.0
+_NOISE_MILLISECONDS: Final = 5.0
+
+
+async def restart_each(run: Run) -> None:
+    """Every process in turn, twice; nobody's request may fail."""
+    for _ in range(2):
+        for name in SERVICES:
+            for each in (name, f"{name}-2"):
+                async with run.fault(f"restart {each}"):
+                    await run.lab.parts[each].restart(_STOP_SECONDS)
+    failed = [sample for sample in run.load.samples if not sample.status.isdigit() or sample.status >= "500"]
+    run.check("no request failed", ok=not failed, detail=f"{len(failed)} of {len(run.load.samples)}: {failed[:3]}")
+
+
+async def storm(run: Run) -> None:
+    """A second member of each group joins, and leaves or is killed, every three seconds."""
+    before = await _committed(run)
+    async with run.fault("members come and go"):
+        for beat in range(run.rounds * _BEATS_A_ROUND):
+            for name in _WORKERS:
+                part = run.lab.parts[f"{name}-2"]
+                part.keep_alive = False
+                if part.pid is None:
+                    await part.start()
+                elif run.numbers.random() < 0.5:
+                    part.send(signal.SIGTERM)
+                else:
+                    await part.kill()
+            await asyncio.sleep(_BEAT_SECONDS)
+            if beat % _BEATS_A_ROUND == 0:
+                await run.check_commits()
+        for name in _WORKERS:
+            part = run.lab.parts[f"{name}-2"]
+            await part.stop(_STOP_SECONDS)
+            await part.start()
+            part.keep_alive = True
+    after = await _committed(run)
+    moved = {group: after[group] - before[group] for group in GROUPS}
+    run.check("throughput", ok=all(moved.values()), detail=f"records done meanwhile: {moved}")
+
+
+async def _committed(run: Run) -> dict[str, int]:
+    committed, _ = await read_offsets(run.lab.state)
+    return {group: sum(max(offset, 0) for offset in committed[group].values()) for group in GROUPS}
+
+
+async def lose_the_collector(run: Run) -> None:
+    """Spans go nowhere, for some windows between as many in which they arrive; the answers are as fast."""
+    latencies: dict[str, list[float]] = {"heard": [], "lost": []}
+    for _ in range(max(2, run.rounds // 2)):
+        latencies["heard"].append(await _window(run))
+        async with run.fault("collector lost"):
+            await run.lab.proxies["otlp_http"].black_hole()
+            latencies["lost"].append(await _window(run))
+            if run.lab.parts["users"].starts == run.seed:  # once per seed is enough
+                await run.lab.parts["users"].restart(_STOP_SECONDS)
+            await run.lab.proxies["otlp_http"].pass_through()
+    heard, lost = statistics.median(latencies["heard"]), statistics.median(latencies["lost"])
+    ok = lost <= 1.1 * heard + _NOISE_MILLISECONDS
+    run.check("p99 without a collector", ok=ok, detail=f"{lost:.1f} ms against {heard:.1f} ms, medians of windows")
+
+
+async def _window(run: Run) -> float:
+    since = time.monotonic()
+    await asyncio.sleep(_WINDOW_SECONDS)
+    return p99(sample for sample in run.samples_of("place", "dashboard", since=since)) or 0.0
+
+
+SCENARIOS: Final = (
+    Scenario(
+        "rolling-restart",
+        "rolling restart",
+        restart_each,
+        30,
+        Topology(twice=frozenset(SERVICES), variables=_DRAIN, balanced=True),
+        pause_seconds=0.5,
+    ),
+    Scenario("rebalance-storm", "rebalance storm", storm, 30, Topology(twice=frozenset(_WORKERS))),
+    Scenario(
+        "collector-lost",
+        "Jaeger down",
+        lose_the_collector,
+        20,
+        Topology(proxied=frozenset({"otlp_http"}), traced=True),
+    ),
+)

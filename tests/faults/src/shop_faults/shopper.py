@@ -1,0 +1,290 @@
+"""One customer, who does one thing at a time and writes down what became of it."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import httpx
+
+from shop_faults.ledger import Entry, Kind, Ledger
+
+PASSWORD: Final = "correct horse battery"
+_OK, _SERVER_ERROR = 200, 500
+_WEIGHTS: Final = {"place": 40, "pay": 18, "cancel": 10, "change": 12, "read": 16, "renew": 2, "deactivate": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One answer, or none: `at` is when it was asked for, on the monotonic clock."""
+
+    at: float
+    kind: str
+    milliseconds: float
+    status: str
+
+
+@dataclass(slots=True)
+class Account:
+    user_id: str
+    email: str
+    bearer: dict[str, str]
+    refresh_token: str
+    version: int = 1
+    orders: dict[str, "Order"] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Order:
+    version: int
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A command that can be given again, with the same key, until its outcome is known."""
+
+    kind: Kind
+    key: str
+    account: Account | None
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: Mapping[str, Any] | None
+    amount: int = 0
+
+
+class Client:
+    """Asks one gateway; every answer becomes a sample."""
+
+    def __init__(self, url: str, samples: list[Sample]) -> None:
+        self._http = httpx.AsyncClient(base_url=url, timeout=8, trust_env=False)
+        self._samples = samples
+
+    async def ask(self, kind: str, method: str, path: str, **options: Any) -> httpx.Response | None:
+        """None, and a sample that says why, where there was no answer."""
+        started = time.monotonic()
+        try:
+            response = await self._http.request(method, path, **options)
+            status = str(response.status_code)
+        except httpx.HTTPError as error:
+            response, status = None, type(error).__name__
+        self._samples.append(Sample(started, kind, (time.monotonic() - started) * 1000, status))
+        return response
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+
+class Shopper:
+    """Works through a gateway until told to stop; what it does depends on its random numbers alone."""
+
+    def __init__(self, name: str, client: Client, ledger: Ledger, numbers: random.Random) -> None:
+        self._name = name
+        self._client = client
+        self._ledger = ledger
+        self._numbers = numbers
+        self._counter = 0
+        self.unsettled: list[Operation] = []
+        self.wrong_reads: list[str] = []
+
+    async def run(self, stop: asyncio.Event, pause_seconds: float) -> None:
+        account: Account | None = None
+        while not stop.is_set():
+            await asyncio.sleep(self._numbers.uniform(0, 2 * pause_seconds))
+            if account is None:
+                account = await self.join()
+                continue
+            (what,) = self._numbers.choices([*_WEIGHTS], [*_WEIGHTS.values()])
+            step: Callable[[Account], Awaitable[bool]] = getattr(self, what)
+            if not await step(account):
+                account = None  # its version is not known for now, or it is gone
+
+    async def join(self) -> Account | None:
+        """Register and log in; None where that did not work out."""
+        key = f"{self._next_key()}@example.com"
+        body = {"email": key, "username": key.partition("@")[0], "password": PASSWORD}
+        entry = await self._perform(Operation("register", key, None, "POST", "/v1/users", {}, body))
+        if entry.outcome != "acked":
+            return None
+        with suppress(ConnectionError):
+            return await self._log_in(entry.aggregate_id, key)
+        return None
+
+    async def place(self, account: Account) -> bool:
+        key = self._next_key()
+        quantity, price = self._numbers.randint(1, 3), self._numbers.randint(100, 10_000)
+        item = {"sku": key, "quantity": quantity, "unit_price": {"amount": price, "currency": "EUR"}}
+        headers = {"Idempotency-Key": key}
+        amount = quantity * price
+        operation = Operation("place", key, account, "POST", "/v1/orders", headers, {"items": [item]}, amount)
+        await self._perform(operation)
+        return True
+
+    async def pay(self, account: Account) -> bool:
+        return await self._move(account, "pay")
+
+    async def cancel(self, account: Account) -> bool:
+        return await self._move(account, "cancel")
+
+    async def _move(self, account: Account, kind: Kind) -> bool:
+        candidates = [
+            order_id for order_id, order in account.orders.items() if order.status in {"pending", "confirmed"}
+        ]
+        if not candidates:
+            return True
+        order_id = self._numbers.choice(candidates)
+        key = self._next_key()
+        headers = {"Idempotency-Key": key, "If-Match": f'"{account.orders[order_id].version}"'}
+        entry = await self._perform(
+            Operation(kind, key, account, "POST", f"/v1/orders/{order_id}/{kind}", headers, None)
+        )
+        if entry.outcome == "unknown":
+            del account.orders[order_id]  # left in peace until the verdict
+        elif entry.outcome == "rejected":
+            await self._look_again(account, order_id)
+        return True
+
+    async def _look_again(self, account: Account, order_id: str) -> None:
+        response = await self._client.ask("read", "GET", f"/v1/orders/{order_id}", headers=account.bearer)
+        if response is not None and response.status_code == _OK:
+            account.orders[order_id] = Order(response.json()["version"], response.json()["status"])
+
+    async def change(self, account: Account) -> bool:
+        key = self._next_key()
+        headers = {"If-Match": f'"{account.version}"', "Content-Type": "application/merge-patch+json"}
+        path = f"/v1/users/{account.user_id}"
+        entry = await self._perform(Operation("change", key, account, "PATCH", path, headers, {"full_name": key}))
+        return entry.outcome != "unknown"
+
+    async def deactivate(self, account: Account) -> bool:
+        headers = {"If-Match": f'"{account.version}"'}
+        path = f"/v1/users/{account.user_id}"
+        await self._perform(Operation("deactivate", self._next_key(), account, "DELETE", path, headers, None))
+        return False
+
+    async def renew(self, account: Account) -> bool:
+        """Change the refresh token for new ones; whoever does not hear of those logs in again."""
+        token = {"refresh_token": account.refresh_token}
+        response = await self._client.ask("renew", "POST", "/v1/auth/refresh", json=token)
+        if response is None or response.status_code != _OK:
+            return False
+        account.refresh_token = response.json()["refresh_token"]
+        account.bearer["Authorization"] = f"Bearer {response.json()['access_token']}"
+        return True
+
+    async def read(self, account: Account) -> bool:
+        """A dashboard must show what this customer was told before, or say that it cannot."""
+        version = account.version
+        orders = {order_id: order.version for order_id, order in account.orders.items()}
+        response = await self._client.ask("dashboard", "GET", "/v1/me/dashboard", headers=account.bearer)
+        if response is None or response.status_code != _OK:
+            return True
+        dashboard = response.json()
+        if dashboard["user"]["version"] < version:
+            self.wrong_reads.append(f"user {account.user_id}: {dashboard['user']['version']} after {version}")
+        for shown in (dashboard["orders"] or {"items": []})["items"]:
+            if shown["version"] < orders.get(shown["id"], 0):
+                self.wrong_reads.append(f"order {shown['id']}: {shown['version']} after {orders[shown['id']]}")
+        return True
+
+    async def is_counted(self, account: Account) -> bool:
+        """Whether each order of this customer is confirmed or further, and in the statistics."""
+        stats = await self._client.ask("read", "GET", f"/v1/users/{account.user_id}/stats", headers=account.bearer)
+        if stats is None or stats.status_code != _OK or stats.json()["orders"] < len(account.orders):
+            return False
+        for order_id in account.orders:
+            await self._look_again(account, order_id)
+        return all(order.status != "pending" for order in account.orders.values())
+
+    async def settle(self, operation: Operation) -> bool:
+        """Give an operation of unknown outcome again; whether there is a verdict now."""
+        entry = await self._perform(operation)
+        return entry.outcome != "unknown"
+
+    async def _perform(self, operation: Operation) -> Entry:
+        account = operation.account
+        headers = {**operation.headers, **(account.bearer if account else {})}
+        response = await self._client.ask(
+            operation.kind, operation.method, operation.path, headers=headers, json=operation.body
+        )
+        entry = await self._judge(operation, response)
+        if entry.outcome == "unknown":
+            if operation not in self.unsettled:
+                self.unsettled.append(operation)
+                await self._ledger.write(entry)
+        else:
+            await self._ledger.write(entry)
+            _learn(operation, entry, response)
+        return entry
+
+    async def _judge(self, operation: Operation, response: httpx.Response | None) -> Entry:
+        user_id = operation.account.user_id if operation.account else ""
+        status = "no answer" if response is None else str(response.status_code)
+        entry = Entry(operation.kind, operation.key, user_id, "unknown", amount=operation.amount, status=status)
+        if response is None or response.status_code >= _SERVER_ERROR:
+            return entry
+        try:
+            done = await self._find_done(operation, response)
+        except ConnectionError:
+            return entry
+        if done is None:
+            return replace(entry, outcome="rejected")
+        return replace(entry, outcome="acked", aggregate_id=done[0], version=done[1])
+
+    async def _find_done(self, operation: Operation, response: httpx.Response) -> tuple[str, int] | None:
+        """The aggregate and the version that the command made, None where it was refused and made none."""
+        if response.is_error:
+            return await self._find_effect(operation) if operation in self.unsettled else None
+        if operation.kind == "deactivate":
+            return operation.path.rpartition("/")[2], _tag(response)
+        return response.json()["id"], response.json()["version"]
+
+    async def _find_effect(self, operation: Operation) -> tuple[str, int] | None:
+        """Commands without an idempotency key: a refusal the second time may mean that the first was obeyed."""
+        if operation.kind == "register":
+            account = await self._log_in("", operation.key)
+        else:
+            account = operation.account
+        if account is None or operation.kind not in {"register", "change", "deactivate"}:
+            return None
+        user = (await self._require_answer("read", "GET", "/v1/me", headers=account.bearer)).json()
+        obeyed = {"change": user.get("full_name") == operation.key, "deactivate": user.get("is_active") is False}
+        return (user["id"], user["version"]) if obeyed.get(operation.kind, True) else None
+
+    async def _require_answer(self, kind: str, method: str, path: str, **options: Any) -> httpx.Response:
+        response = await self._client.ask(kind, method, path, **options)
+        if response is None or response.status_code >= _SERVER_ERROR:
+            raise ConnectionError(f"no answer to {method} {path}")
+        return response
+
+    async def _log_in(self, user_id: str, email: str) -> Account | None:
+        """None where the password is refused."""
+        form = {"username": email, "password": PASSWORD}
+        response = await self._require_answer("login", "POST", "/v1/auth/token", data=form)
+        if response.status_code != _OK:
+            return None
+        tokens = response.json()
+        return Account(user_id, email, {"Authorization": f"Bearer {tokens['access_token']}"}, tokens["refresh_token"])
+
+    def _next_key(self) -> str:
+        self._counter += 1
+        return f"{self._name}-{self._counter}"
+
+
+def _tag(response: httpx.Response) -> int:
+    return int(response.headers["ETag"].strip('"'))
+
+
+def _learn(operation: Operation, entry: Entry, response: httpx.Response | None) -> None:
+    """What the customer knows from now on."""
+    account = operation.account
+    if account is None or entry.outcome != "acked":
+        return
+    if operation.kind == "change":
+        account.version = max(account.version, entry.version)
+    elif operation.kind in {"place", "pay", "cancel"} and response is not None:
+        account.orders[entry.aggregate_id] = Order(entry.version, response.json()["status"])
