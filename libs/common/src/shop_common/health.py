@@ -22,6 +22,8 @@ class Health:
     service: str
     checks: Mapping[str, Check]
     started: float = field(default_factory=time.monotonic)
+    stopping: bool = False
+    """The process has been told to stop: it takes what comes, and wants nothing more sent to it."""
 
     async def results(self) -> dict[str, str]:
         """Name → `ok`, or the kind of failure; addresses and messages stay in the logs."""
@@ -43,6 +45,8 @@ class Health:
         return JSONResponse({"status": "ok"})
 
     async def readyz(self, _: Request) -> Response:
+        if self.stopping:
+            return JSONResponse({"status": "stopping", "checks": {}}, 503)
         checks = await self.results()
         ready = all(outcome == "ok" for outcome in checks.values())
         status = "ok" if ready else "unavailable"
@@ -52,5 +56,6 @@ class Health:
         """Always 200: a report for people and dashboards, not a probe."""
         checks = await self.results()
         status = "ok" if all(outcome == "ok" for outcome in checks.values()) else "degraded"
+        status = "stopping" if self.stopping else status
         uptime = round(time.monotonic() - self.started, 1)
         return JSONResponse({"service": self.service, "status": status, "checks": checks, "uptime_seconds": uptime})

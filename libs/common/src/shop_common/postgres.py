@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -41,19 +42,31 @@ class Postgres:
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", settings: PostgresSettings) -> None:
         self._pool = pool
         self._settings = settings
+        self._releasing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["PoolConnectionProxy[asyncpg.Record]"]:
-        """Lend a connection; Unavailable (503) when none is to be had in time."""
+        """Lend a connection; Unavailable (503) when none is to be had in time.
+
+        Who is cancelled does not wait for it to be cleaned, which a silent server would make a matter of seconds.
+        """
         connection = await self._acquire()
         try:
             yield connection
+        except TimeoutError:  # no word from the server, which would have ended the statement: expect none elsewhere
+            await self._pool.expire_connections()
+            raise
         except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             if _is_lost(connection):  # the driver has the same class for calls that are wrong
                 raise asyncpg.ConnectionDoesNotExistError(str(error)) from error
             raise
         finally:
-            await self._release(connection)
+            if isinstance(sys.exception(), asyncio.CancelledError):
+                releasing = asyncio.create_task(self._release(connection))
+                self._releasing.add(releasing)
+                releasing.add_done_callback(self._releasing.discard)
+            else:
+                await self._release(connection)
 
     async def _acquire(self) -> "PoolConnectionProxy[asyncpg.Record]":
         started = time.perf_counter()
@@ -82,8 +95,13 @@ class Postgres:
     async def transaction(self) -> AsyncIterator["PoolConnectionProxy[asyncpg.Record]"]:
         """A READ COMMITTED transaction: committed at the end of the block, rolled back when it raises."""
         with span("postgres transaction", SpanKind.CLIENT, {"db.system.name": "postgresql"}):
-            async with self.connection() as connection, connection.transaction():
-                yield connection
+            async with self.connection() as connection, AsyncExitStack() as stack:
+                await stack.enter_async_context(connection.transaction())
+                try:
+                    yield connection
+                except asyncio.CancelledError:
+                    stack.pop_all()  # it is rolled back as its connection is cleaned
+                    raise
 
     async def fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
         async with self._for_statement(statement) as connection:
@@ -120,7 +138,7 @@ class Postgres:
 @asynccontextmanager
 async def open_postgres(settings: PostgresSettings, application_name: str) -> AsyncIterator[Postgres]:
     """Open the pool and prove the server answers; StartupError names the address otherwise."""
-    milliseconds = int(settings.command_seconds * 1000)
+    milliseconds = int(settings.command_seconds * 900)  # a server that is there ends its statement before we give up
     pool = asyncpg.create_pool(
         settings.dsn,
         password=settings.password.get_secret_value() if settings.password else None,
@@ -133,6 +151,7 @@ async def open_postgres(settings: PostgresSettings, application_name: str) -> As
             "application_name": application_name,
             "statement_timeout": str(milliseconds),
             "idle_in_transaction_session_timeout": str(milliseconds * 2),
+            "client_connection_check_interval": "1s",  # else a statement whose client is gone runs to its end
         },
     )
     try:

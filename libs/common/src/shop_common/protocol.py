@@ -1,6 +1,7 @@
-"""uvicorn's HTTP protocol with what it lacks: an end to waiting for a request's head, and a limit on its size."""
+"""uvicorn's HTTP protocol with what it lacks: ends to waiting for a client's bytes, and for a client to take ours."""
 
 import asyncio
+import math
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -9,42 +10,110 @@ from shop_common.problems import problem_response
 
 _HEAD_SECONDS = 10.0
 _MAX_HEAD_BYTES = 64 * 1024  # the exact limit is the middleware's; this one holds while the head is still coming
+_MAX_FRAME_BYTES = 256 * 1024  # of a body's chunks and trailers, their content apart
+_WRITE_SECONDS = 10.0
+_WRITE_BYTES = 10 * 1024  # that a client must take in that time
 
 
 class GuardedHttpProtocol(HttpToolsProtocol):
-    """Answers 408 or 431 and hangs up where uvicorn would wait, and collect, for as long as a client likes."""
+    """Hangs up where uvicorn would wait and collect for as long as a client likes, if it can with 408, 431 or 503.
+
+    Of connections above the application's `max_connections`, one that is idle makes room for the new one.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._in_head = True
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """No request is under way; the head of one may be."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
         super().connection_made(transport)
         self._watch_head()
+        if len(self.connections) > self.app_state.get("max_connections", math.inf):
+            self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_head()
+        self._forget_writing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_timer is None:
-                self._watch_head()
+        self._head_bytes += len(data)
+        if self._in_head and self._head_timer is None:
+            self._watch_head()
         super().data_received(data)
-        if self._in_head and self._head_bytes > _MAX_HEAD_BYTES:
+        if self._head_bytes > (_MAX_HEAD_BYTES if self._in_head else _MAX_FRAME_BYTES):
             self._hang_up(431, "headers_too_large", "Headers too large", "The request's head is too large")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # uvicorn would add a body's trailers to the headers
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._forget_head()
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes -= len(body)
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         self._in_head = True
+        self._head_bytes = 0
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch_writing()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_writing()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():  # or the little that is left might be left for good
+            self._forget_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._watch_writing()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self._watch_writing()
+
+    def _watch_writing(self, before: int | None = None) -> None:
+        """Cut a connection whose client does not take what is written: closing it would wait for that without end."""
+        left = self.transport.get_write_buffer_size()
+        if before is not None and left > before - _WRITE_BYTES:
+            self.transport.abort()
+        elif left and (before is not None or self._write_timer is None):
+            self._write_timer = self.loop.call_later(_WRITE_SECONDS, self._watch_writing, left)
+        else:
+            self._write_timer = None
+
+    def _forget_writing(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _make_room(self) -> None:
+        others = (each for each in self.connections if isinstance(each, GuardedHttpProtocol) and each is not self)
+        if idle := next((each for each in others if each.is_idle and not each.transport.is_closing()), None):
+            idle.shutdown()
+        else:
+            self._hang_up(503, "unavailable", "Temporarily unavailable", "Too many connections are open")
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn would say in plain text."""
@@ -67,10 +136,10 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._forget_head()
         if self.transport.is_closing():
             return
-        cycle: RequestResponseCycle | None = self.cycle
-        if cycle is None or cycle.response_complete:
+        if self.is_idle:
             response = problem_response(status, code, title, detail, headers={"Connection": "close"})
             head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
             self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, title.encode(), head))
             self.transport.write(response.body)
         self.transport.close()
+        self._watch_writing()

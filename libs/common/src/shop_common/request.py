@@ -33,6 +33,7 @@ from shop_common.tracing import entry_span
 DEADLINE_HEADER = "X-Deadline-Ms"
 REQUEST_ID_HEADER = "X-Request-Id"
 _MAX_HEAD_BYTES = 16 * 1024
+_HEADER_LINE_BYTES = len(": \r\n")  # or there might be thousands of headers with nothing in them
 _MAX_LOGGED_PATH = 256
 _QUIET_PATHS = frozenset({"/livez", "/readyz", "/health", "/metrics"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -213,7 +214,7 @@ def _last_resort(error: Exception, *, late: bool) -> Response:
 
 def _head_bytes(scope: Scope) -> int:
     address = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
-    return address + sum(len(name) + len(value) for name, value in scope["headers"])
+    return address + sum(len(name) + len(value) + _HEADER_LINE_BYTES for name, value in scope["headers"])
 
 
 def _route(scope: Scope) -> str:

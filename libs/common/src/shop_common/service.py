@@ -5,7 +5,7 @@ import logging
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -14,7 +14,6 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.telemetry import TelemetryConfig
 from pydantic.json_schema import models_json_schema
 from starlette.middleware import Middleware
-from uvicorn.supervisors import Multiprocess
 
 from shop_common.errors import AppError, Unavailable
 from shop_common.health import Check, Health
@@ -23,6 +22,7 @@ from shop_common.metrics import metrics_endpoint, serve_metrics, share_metrics_b
 from shop_common.problems import Problem, app_error_response, install_problem_handlers, problems
 from shop_common.protocol import GuardedHttpProtocol
 from shop_common.request import RequestMiddleware
+from shop_common.server import Server, Supervisor
 from shop_common.settings import ServiceSettings
 from shop_common.tracing import open_tracing
 
@@ -50,7 +50,7 @@ class Job(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WorkerResources:
-    """Of a worker; its jobs are stopped in the order given."""
+    """Of a worker; its last job, which publishes what the others did, is stopped when those have ended."""
 
     checks: Mapping[str, Check]
     jobs: Sequence[Job]
@@ -58,6 +58,8 @@ class WorkerResources:
 
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 ResourcesT = TypeVar("ResourcesT", bound=Resources)
+_State = dict[str, Any]
+"""What `Server` and `GuardedHttpProtocol` ask of an application."""
 OpenResources = Callable[[SettingsT], AbstractAsyncContextManager[ResourcesT]]
 
 
@@ -76,12 +78,12 @@ def service_app(
     """
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[_State]:
         configure_logs(name, settings.log_level)
         async with open_tracing(settings.tracing, name), open_resources(settings) as resources:
             app.state.resources = resources
             health.checks = resources.checks
-            yield
+            yield _state(health, settings)
 
     app = FastAPI(
         title=f"{name} API",
@@ -114,27 +116,42 @@ def worker_app(
     """A worker: runs its jobs, and serves only health and metrics. A job that dies ends the process with code 1."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[_State]:
         configure_logs(name, settings.log_level)
         async with open_tracing(settings.tracing, name), open_resources(settings) as resources:
             health.checks = resources.checks
             stops = [asyncio.Event() for _ in resources.jobs]
             jobs = zip(resources.jobs, stops, strict=True)
-            tasks = [asyncio.create_task(_owned(job, stop, app)) for job, stop in jobs]
+            tasks = {asyncio.create_task(_owned(job, stop, app)): stop for job, stop in jobs}
             try:
-                yield
+                yield _state(health, settings)
             finally:
-                for stop, task in zip(stops, tasks, strict=True):  # in the order given: what takes work in stops first
-                    stop.set()
-                    await asyncio.wait([task], timeout=_JOB_STOP_SECONDS)
-                    if task.cancel():
-                        await asyncio.wait([task], timeout=_JOB_CANCEL_SECONDS)
+                *first, last = tasks
+                for stage in (first, [last]):
+                    await _stop({task: tasks[task] for task in stage})
 
     app = FastAPI(title=name, lifespan=lifespan, openapi_url=None, redirect_slashes=False, telemetry=_NO_TELEMETRY)
     app.state.failed = False
     app.state.exit = lambda: None
     health = _install(app, name, settings)
     return app
+
+
+async def _stop(running: Mapping[asyncio.Task[None], asyncio.Event]) -> None:
+    for stop in running.values():
+        stop.set()
+    late = set(running)
+    if late:
+        _, late = await asyncio.wait(late, timeout=_JOB_STOP_SECONDS)
+    for task in late:
+        task.cancel()
+    if late:
+        await asyncio.wait(late, timeout=_JOB_CANCEL_SECONDS)
+
+
+def _state(health: Health, settings: ServiceSettings) -> _State:
+    http = settings.http
+    return {"health": health, "drain_seconds": http.drain_seconds, "max_connections": http.max_connections}
 
 
 async def _owned(job: Job, stop: asyncio.Event, app: FastAPI) -> None:
@@ -191,12 +208,12 @@ def run_api(factory: str, settings: ServiceSettings) -> None:
     options = _server_options(settings)
     if settings.http.workers == 1:
         _serve_metrics_apart(settings)
-        uvicorn.run(factory, factory=True, **options)
+        Server(uvicorn.Config(factory, factory=True, **options)).run()
         return
     with share_metrics_between_workers():
         _serve_metrics_apart(settings)
         config = uvicorn.Config(factory, factory=True, workers=settings.http.workers, **options)
-        supervisor = Multiprocess(config, sockets=[config.bind_socket()])
+        supervisor = Supervisor(config, sockets=[config.bind_socket()])
         supervisor.run()
     if any(process.exitcode == _STARTUP_FAILED for process in supervisor.processes):
         sys.exit(_STARTUP_FAILED)
@@ -206,14 +223,13 @@ def run_worker(app: FastAPI, settings: ServiceSettings) -> None:
     """Serve a worker until a signal, or until one of its jobs dies."""
     options = _server_options(settings)
     _serve_metrics_apart(settings)
-    server = uvicorn.Server(uvicorn.Config(app, **options))
+    server = Server(uvicorn.Config(app, **options))
 
     def leave() -> None:
         server.should_exit = True
 
     app.state.exit = leave
-    with suppress(KeyboardInterrupt):  # raised again by uvicorn once it has stopped in order
-        server.run()
+    server.run()
     if app.state.failed:
         sys.exit(1)
 

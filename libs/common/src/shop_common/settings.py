@@ -72,10 +72,15 @@ class HttpServerSettings(Block):
     workers: int = Field(default=1, ge=1, le=64)
     limit_concurrency: int = Field(default=1000, ge=1)
     """Requests under way per worker above which the next is answered 503."""
+    max_connections: int = Field(default=4000, ge=1, le=1_000_000)
+    """Per worker; for one more, one on which nothing is under way is closed."""
     limit_max_requests: int = Field(default=1_000_000, ge=1)
     """Requests after which a worker is recycled, plus a tenth of jitter; only with several workers."""
     keep_alive_seconds: int = Field(default=75, ge=1, le=3600)
+    drain_seconds: float = Field(default=0, ge=0, le=300)
+    """Served on, though not ready, after the signal to stop: what a balancer takes to notice."""
     graceful_seconds: int = Field(default=15, ge=1, le=300)
+    """What requests under way have after that."""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024, le=16 * 1024 * 1024)
     body_seconds: Seconds = 10
     """How long a client may take to send its body before it gets 408."""

@@ -7,9 +7,8 @@ since a span that is not recorded still costs most of one that is. So spans are 
 import asyncio
 import re
 import secrets
-import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 
 from opentelemetry import trace
@@ -22,6 +21,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags, Tracer
 from opentelemetry.util.types import AttributeValue
 
+from shop_common.closing import close_in_thread
 from shop_common.settings import TracingSettings
 
 _EXPORT_SECONDS = 2
@@ -174,19 +174,4 @@ async def open_tracing(settings: TracingSettings, service: str) -> AsyncIterator
         with recording_by(provider):
             yield
     finally:
-        await _flush(provider)
-
-
-async def _flush(provider: TracerProvider) -> None:
-    """In a daemon thread: the loop's executor would be joined at exit, however long a dead collector takes."""
-    loop, flushed = asyncio.get_running_loop(), asyncio.Event()
-
-    def shut_down() -> None:
-        provider.shutdown()
-        with suppress(RuntimeError):  # the loop did not wait for this
-            loop.call_soon_threadsafe(flushed.set)
-
-    threading.Thread(target=shut_down, name="flush-spans", daemon=True).start()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_FLUSH_SECONDS):
-            await flushed.wait()
+        await close_in_thread(provider.shutdown, _FLUSH_SECONDS, "flush-spans")

@@ -60,6 +60,94 @@ async def silent_port() -> AsyncIterator[int]:
             await writer.wait_closed()
 
 
+class Proxy:
+    """Stands before a server on a port of its own, and fails as networks and servers do."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._stranded: list[asyncio.Event] = []
+        self._server: asyncio.Server | None = None
+        self.port = 0
+
+    async def listen(self) -> None:
+        """Begin, or come back where it was."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def freeze(self) -> None:
+        """Nothing passes any more, and nobody is told: new connections are taken, and stay silent too."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        self._flows.set()
+
+    def strand(self) -> None:
+        """The connections there are stay silent for good; new ones are served."""
+        self._flows.clear()
+        self._stranded.append(self._flows)
+        self._flows = asyncio.Event()
+        self._flows.set()
+
+    def cut(self) -> None:
+        """End every connection."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def close(self) -> None:
+        """Gone: connections end, and new ones are refused."""
+        if self._server is not None:
+            self._server.close()
+        self.cut()
+        for flows in (*self._stranded, self._flows):
+            flows.set()
+        if self._serving:
+            await asyncio.wait(self._serving)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        with suppress(ConnectionError):
+            self._writers.add(writer)
+            flows = self._flows
+            await flows.wait()
+            from_server, to_server = await asyncio.open_connection(*self._target)
+            self._writers.add(to_server)
+            await asyncio.gather(self._pass(reader, to_server, flows), self._pass(from_server, writer, flows))
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event) -> None:
+        try:
+            while data := await reader.read(65536):
+                await flows.wait()
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+            self._writers.discard(writer)
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[Callable[[str, int], Awaitable[Proxy]]]:
+    """`await proxy(host, port)`: one before that server."""
+    opened = []
+
+    async def open_proxy(host: str, port: int) -> Proxy:
+        opened.append(Proxy(host, port))
+        await opened[-1].listen()
+        return opened[-1]
+
+    yield open_proxy
+    for each in opened:
+        await each.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     code: int

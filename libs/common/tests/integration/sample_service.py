@@ -5,16 +5,27 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
 
 from shop_common.errors import StartupError
 from shop_common.health import Check
 from shop_common.metrics import POOL_SIZE
+from shop_common.mongo import open_mongo
+from shop_common.postgres import open_postgres
+from shop_common.redis import open_redis
 from shop_common.service import WorkerResources, run_api, run_worker, service_app, worker_app
-from shop_common.settings import ServiceSettings, load_settings, settings_config
+from shop_common.settings import (
+    MongoSettings,
+    PostgresSettings,
+    RedisSettings,
+    ServiceSettings,
+    load_settings,
+    settings_config,
+)
 
 router = APIRouter()
 
@@ -24,6 +35,9 @@ class Settings(ServiceSettings):
 
     refuses: bool = False
     job_dies: bool = False
+    postgres: PostgresSettings | None = None
+    mongo: MongoSettings | None = None
+    redis: RedisSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +50,29 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     if settings.refuses:
         raise StartupError("the sample refuses; set SAMPLE_REFUSES to false")
     POOL_SIZE.labels("sample").set(5)
-    yield Resources()
+    async with AsyncExitStack() as stack:
+        if settings.postgres:
+            await stack.enter_async_context(open_postgres(settings.postgres, "sample"))
+        if settings.mongo:
+            await stack.enter_async_context(open_mongo(settings.mongo, "sample"))
+        if settings.redis:
+            await (await stack.enter_async_context(open_redis(settings.redis))).ping()
+        yield Resources()
     logging.getLogger("sample").info("resources closed")
 
 
 @router.get("/pid")
 async def pid() -> int:
     return os.getpid()
+
+
+@router.get("/held/{name}")
+async def hold(name: str) -> str:
+    """Answer once the test has made the file of that name in the directory the process was started in."""
+    Path(f"{name}.begun").touch()  # noqa: ASYNC240 - one file of a test
+    while not Path(name).exists():  # noqa: ASYNC110, ASYNC240 - another process makes it
+        await asyncio.sleep(0.02)
+    return name
 
 
 def create_app() -> FastAPI:

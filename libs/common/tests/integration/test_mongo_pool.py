@@ -1,18 +1,20 @@
 """The MongoDB pool: bounded, named when it cannot start, seen in traces only when recorded."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
-from pymongo import monitoring
 from pymongo.errors import OperationFailure, ServerSelectionTimeoutError, WaitQueueTimeoutError
 
+from shop_common.context import request_scope, set_deadline
 from shop_common.errors import StartupError
-from shop_common.mongo import MONGO_TRANSIENT, Mongo, _PoolMetrics, open_mongo
+from shop_common.mongo import MONGO_TRANSIENT, Mongo, open_mongo
 from shop_common.settings import MongoSettings
 from shop_common.testing import recorded_spans
 from shop_common.tracing import entry_span
@@ -58,26 +60,100 @@ async def test_connections_are_counted_and_gone_in_the_end(settings: MongoSettin
     assert metric("connections") == size
 
 
-async def test_a_full_pool_ends_the_wait_in_time_and_recovers(settings: MongoSettings) -> None:
-    brief = settings.model_copy(update={"max_size": 1, "acquire_seconds": 0.1})
+@pytest.fixture
+async def frozen(settings: MongoSettings, proxy: Any) -> AsyncIterator[tuple[Mongo, Any]]:
+    """A pool of one connection, and what stands before its server: silent for now, and patiently waited for."""
+    url = settings.url.get_secret_value()
+    parts = urlsplit(url)
+    before = await proxy(parts.hostname, parts.port)
+    changes = {
+        "url": SecretStr(url.replace(f":{parts.port}", f":{before.port}", 1)),
+        "max_size": 1,
+        "acquire_seconds": 0.1,
+        "command_seconds": 60,
+    }
+    async with open_mongo(settings.model_copy(update=changes), "pool-test") as mongo:
+        before.freeze()
+        yield mongo, before
+        before.thaw()
+
+
+async def lent() -> bool:
+    return metric("connections_in_use") == 1
+
+
+async def all_returned() -> bool:
+    return metric("connections_in_use") == 0
+
+
+async def test_a_full_pool_ends_the_wait_in_time_and_recovers(frozen: tuple[Mongo, Any], until: Any) -> None:
+    mongo, before = frozen
     timeouts = metric("timeouts_total")
-    async with open_mongo(brief, "pool-test") as mongo:
-        pool = next(iter(mongo.database.client.delegate._topology._servers.values())).pool
-        with pool.checkout():
-            assert metric("connections_in_use") == 1
-            with pytest.raises(WaitQueueTimeoutError) as full:
-                await mongo.check()
-        assert isinstance(full.value, MONGO_TRANSIENT)
-        assert metric("timeouts_total") == timeouts + 1
-        await mongo.check()
+    holding = asyncio.create_task(mongo.check())
+    await until(lent)
+    async with asyncio.timeout(10):
+        outcomes = await asyncio.gather(*(mongo.check() for _ in range(20)), return_exceptions=True)
+    assert [type(each) for each in outcomes] == [WaitQueueTimeoutError] * 20
+    assert isinstance(outcomes[0], MONGO_TRANSIENT)
+    assert metric("timeouts_total") == timeouts + 20
+    before.thaw()
+    await holding
+    await mongo.check()
     assert metric("connections_in_use") == 0
 
 
-def test_a_connection_that_fails_is_no_timeout_of_the_pool() -> None:
-    timeouts = metric("timeouts_total")
-    reason = monitoring.ConnectionCheckOutFailedReason.CONN_ERROR
-    _PoolMetrics().connection_check_out_failed(monitoring.ConnectionCheckOutFailedEvent(("db", 1), reason, 0.1))
-    assert metric("timeouts_total") == timeouts
+async def test_a_cancelled_call_keeps_its_place_until_it_has_ended(frozen: tuple[Mongo, Any], until: Any) -> None:
+    mongo, before = frozen
+    cancelled = asyncio.create_task(mongo.check())
+    await until(lent)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    with pytest.raises(WaitQueueTimeoutError):
+        await mongo.check()
+    before.thaw()
+    await until(all_returned)
+    await mongo.check()
+
+
+async def test_a_call_ends_with_the_request_it_is_for(frozen: tuple[Mongo, Any], until: Any) -> None:
+    mongo, before = frozen
+    with request_scope("brief"):
+        set_deadline(0.2)
+        brief = asyncio.create_task(mongo.check())
+    await until(lent)
+    brief.cancel()
+    async with asyncio.timeout(30):  # and not with the 60 s a call may take by itself
+        await until(all_returned)
+    with request_scope("late"):
+        set_deadline(0)
+        with pytest.raises(MONGO_TRANSIENT):
+            await mongo.check()
+    before.thaw()
+    await mongo.check()
+
+
+async def test_every_connection_can_be_used_at_once(settings: MongoSettings, proxy: Any, until: Any) -> None:
+    many = 5 * (os.cpu_count() or 1) + 5
+    parts = urlsplit(settings.url.get_secret_value())
+    before = await proxy(parts.hostname, parts.port)
+    url = SecretStr(settings.url.get_secret_value().replace(f":{parts.port}", f":{before.port}", 1))
+
+    async def all_lent() -> bool:
+        return metric("connections_in_use") == many
+
+    async def all_open() -> bool:
+        return metric("connections") == size + many
+
+    sizes = {"url": url, "min_size": many, "max_size": many}
+    size = metric("connections")
+    async with open_mongo(settings.model_copy(update=sizes), "pool-test") as mongo:
+        await until(all_open)
+        before.freeze()
+        calls = [asyncio.ensure_future(mongo.database["notes"].find_one({})) for _ in range(many)]
+        await until(all_lent)
+        before.thaw()
+        await asyncio.gather(*calls)
 
 
 async def test_a_refused_connection_is_one_line_without_the_password(settings: MongoSettings) -> None:

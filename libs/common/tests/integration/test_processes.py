@@ -23,7 +23,7 @@ async def test_an_api_serves_until_it_is_told_to_stop(start: Any) -> None:
     assert answer.json() == program.process.pid
     assert "server" not in answer.headers
     ended = await program.ends(signal.SIGTERM)
-    assert (ended.code, ended.err) == (-signal.SIGTERM, [])
+    assert (ended.code, ended.err) == (0, [])
     assert "resources closed" in messages(ended)
     access = [line for line in ended.out if line["logger"] == "shop.access"]
     assert [line["path"] for line in access] == ["/pid"]
@@ -69,7 +69,7 @@ async def test_a_worker_stops_its_jobs_in_order(start: Any) -> None:
     program = await start("worker")
     await program.get("/livez")
     ended = await program.ends(signal.SIGTERM)
-    assert (ended.code, ended.err) == (-signal.SIGTERM, [])
+    assert (ended.code, ended.err) == (0, [])
     ours = [line["message"] for line in ended.out if line["logger"] == "sample"]
     assert ours == ["consumer stopped", "relay stopped", "resources closed"]
 

@@ -3,11 +3,13 @@
 import asyncio
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import uvicorn
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
 
 from shop_common import protocol
 from shop_common.protocol import GuardedHttpProtocol
@@ -15,7 +17,6 @@ from shop_common.protocol import GuardedHttpProtocol
 Connect = Callable[[], Awaitable[tuple[StreamReader, StreamWriter]]]
 GET = b"GET /number HTTP/1.1\r\nHost: test\r\n\r\n"
 router = APIRouter()
-held = asyncio.Event()
 
 
 @router.get("/number")
@@ -28,18 +29,59 @@ async def length(request: Request) -> int:
     return len(await request.body())
 
 
+@router.get("/large")
+async def large(size: int) -> Response:
+    return Response(b"x" * size)
+
+
+@router.get("/stream")
+async def stream(size: int) -> StreamingResponse:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(size // 100_000):
+            yield b"x" * 100_000
+
+    return StreamingResponse(chunks(), headers={"Content-Length": str(size)})
+
+
 @router.get("/held")
-async def hold() -> str:
-    await held.wait()
+async def hold(request: Request) -> str:
+    await request.app.state.release.wait()
     return "held"
 
 
 @pytest.fixture
-async def connect(build_app: Any, free_port: Callable[[], int]) -> AsyncIterator[Connect]:
-    held.clear()
+def release() -> asyncio.Event:
+    """Set: what is held is answered."""
+    return asyncio.Event()
+
+
+@pytest.fixture
+def servers() -> list[uvicorn.Server]:
+    return []
+
+
+@pytest.fixture
+def connections(servers: list[uvicorn.Server]) -> Callable[..., set[Any]]:
+    """Those the server has; optionally, how many it may have from now on."""
+
+    def look(limit: int | None = None) -> set[Any]:
+        [server] = servers
+        if limit is not None:
+            server.lifespan.state["max_connections"] = limit
+        return set(server.server_state.connections)
+
+    return look
+
+
+@pytest.fixture
+async def connect(
+    build_app: Any, free_port: Callable[[], int], servers: list[uvicorn.Server], release: asyncio.Event
+) -> AsyncIterator[Connect]:
     port = free_port()
+    app = build_app(router, max_body_bytes=1024)
+    app.state.release = release
     config = uvicorn.Config(
-        build_app(router, max_body_bytes=1024),
+        app,
         port=port,
         http=GuardedHttpProtocol,
         ws="none",
@@ -48,6 +90,7 @@ async def connect(build_app: Any, free_port: Callable[[], int]) -> AsyncIterator
         timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
+    servers.append(server)
     serving = asyncio.create_task(server.serve())
     writers = []
 
@@ -183,6 +226,80 @@ async def test_the_rest_of_a_refused_body_is_not_read(connect: Connect) -> None:
     assert (status, b"connection: close" in head.lower()) == (413, True)
     assert b'"code":"payload_too_large"' in body
     assert await reader.read() == b""
+
+
+async def test_trailers_are_not_collected_without_end(connect: Connect) -> None:
+    reader, writer = await connect()
+    writer.write(b"POST /length HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
+    with suppress(ConnectionError):
+        for _ in range(1000):  # a megabyte
+            writer.write(b"X-Trailer: " + b"x" * 987 + b"\r\n")
+            await writer.drain()
+        assert await reader.read() == b""
+
+
+async def test_small_chunks_of_a_body_are_no_trailers(connect: Connect) -> None:
+    reader, writer = await connect()
+    writer.write(b"POST /length HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n")
+    writer.write(b"1\r\nx\r\n" * 1024 + b"0\r\nX-Request-Id: trailer\r\n\r\n")
+    _, head, body = await answer(reader)
+    assert body == b"1024"
+    assert b"trailer" not in head
+    writer.write(GET)
+    assert (await answer(reader))[2] == b"7"
+
+
+@pytest.mark.parametrize("connection", [b"keep-alive", b"close"])
+async def test_a_client_that_does_not_read_its_answer_is_cut_off(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, connections: Any, until: Any, connection: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "_WRITE_SECONDS", 0.2)
+    _, writer = await connect()
+    assert isinstance(writer.transport, asyncio.Transport)
+    writer.transport.pause_reading()
+    writer.write(b"GET /large?size=50000000 HTTP/1.1\r\nHost: test\r\nConnection: %b\r\n\r\n" % connection)
+
+    async def gone() -> bool:
+        return not connections()
+
+    await until(gone)
+
+
+@pytest.mark.parametrize("path", [b"large", b"stream"])
+async def test_a_client_that_reads_slowly_is_not(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, path: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "_WRITE_SECONDS", 0.1)
+    reader, writer = await connect()
+    writer.write(b"GET /%b?size=20000000 HTTP/1.1\r\nHost: test\r\n\r\n" % path)
+    await reader.readuntil(b"\r\n\r\n")
+    for _ in range(20):
+        await reader.readexactly(1_000_000)
+        await asyncio.sleep(0.02)
+
+
+async def test_one_connection_more_closes_an_idle_one(
+    connect: Connect, connections: Any, release: asyncio.Event, until: Any
+) -> None:
+    async def both_busy() -> bool:
+        return [each.is_idle for each in connections()] == [False, False]
+
+    busy = await connect()
+    busy[1].write(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
+    idle = await connect()
+    idle[1].write(GET)
+    await answer(idle[0])
+    connections(limit=2)
+    one_more = await connect()
+    assert await idle[0].read() == b""
+    one_more[1].write(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
+    await until(both_busy)
+    refused, _ = await connect()
+    status, _, body = await answer(refused)
+    assert (status, b"Too many connections" in body) == (503, True)
+    release.set()
+    for reader, _ in (busy, one_more):
+        assert (await answer(reader))[2] == b'"held"'
 
 
 async def test_a_refusal_on_a_closing_connection_is_silent() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from pydantic import SecretStr
@@ -49,6 +50,25 @@ async def test_a_cancelled_command_does_not_leave_its_answer_to_the_next(setting
             await asyncio.sleep(0)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            assert await redis.get("pool-test") == b"mine"
+
+
+async def test_an_answer_that_comes_after_its_cancellation_is_nobodys(settings: RedisSettings, proxy: Any) -> None:
+    url = settings.url.get_secret_value()
+    parts = urlsplit(url)
+    before = await proxy(parts.hostname, parts.port)
+    changes = {"url": SecretStr(url.replace(f":{parts.port}", f":{before.port}", 1)), "max_connections": 1}
+    async with open_redis(settings.model_copy(update=changes | {"command_seconds": 30})) as redis:
+        await redis.set("pool-test", "mine")
+        for _ in range(5):
+            before.freeze()
+            late = asyncio.ensure_future(redis.echo("theirs"))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await asyncio.shield(late)
+            late.cancel()
+            await asyncio.gather(late, return_exceptions=True)
+            before.thaw()
             assert await redis.get("pool-test") == b"mine"
 
 

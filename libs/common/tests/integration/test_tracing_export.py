@@ -106,21 +106,6 @@ async def test_a_silent_collector_holds_the_end_up_no_longer_than_its_bound(
     assert collector.exports == []
 
 
-def test_a_loop_that_is_gone_when_the_flush_ends_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    release = threading.Event()
-
-    class Provider:
-        def shutdown(self) -> None:
-            release.wait(30)
-
-    monkeypatch.setattr(tracing, "_FLUSH_SECONDS", 0.01)
-    asyncio.run(tracing._flush(Provider()))  # type: ignore[arg-type] # all that is asked of one
-    [flushing] = [thread for thread in threading.enumerate() if thread.name == "flush-spans"]
-    release.set()
-    flushing.join(30)
-    assert not flushing.is_alive()
-
-
 async def test_a_refused_collector_costs_nothing_but_its_spans() -> None:
     async with asyncio.timeout(30), open_tracing(TracingSettings(endpoint="http://127.0.0.1:1"), "demo"):
         with entry_span("lost", SpanKind.SERVER, SAMPLED) as recorded:
