@@ -61,7 +61,7 @@ class OrderService:
             versions.append(placed.moved("confirmed" if user.is_active else "rejected", placed.created_at))
         if await self._orders.insert(versions):
             return Done(versions[-1])
-        stored = await self._orders.get(placed.id)
+        stored = await self._get_stored(placed.id)
         if not hmac.compare_digest(stored.fingerprint, placed.fingerprint):
             raise IdempotencyKeyReused("This key was sent with another order before; choose a new one")
         return Done(stored, replayed=True)
@@ -99,13 +99,15 @@ class OrderService:
         return await self._move(order, to, f"{to} {key or uuid.uuid4()}", version)
 
     async def _move(self, order: Order, to: OrderStatus, cause: str, version: int) -> Done:
-        if cause in order.applied:
-            return Done(order, replayed=True)
-        check_version(order.version, version)
-        after = order.moved(to, _now())
-        if await self._orders.move(order, after, cause):
-            return Done(after)
-        return await self._move(await self._orders.get(order.id), to, cause, version)
+        for _ in range(_TRIES):
+            if cause in order.applied:
+                return Done(order, replayed=True)
+            check_version(order.version, version)
+            after = order.moved(to, _now())
+            if await self._orders.move(order, after, cause):
+                return Done(after)
+            order = await self._read_again(order)
+        raise OrderContended("Others keep changing this order; try again shortly")
 
     async def follow_user(self, user: User, cause: str) -> None:
         """Keep what an event says of a user, and move the orders that wait for it."""
@@ -132,9 +134,25 @@ class OrderService:
             to = due_move(order.status, user)
             if to is None or await self._orders.move(order, order.moved(to, _now()), cause):
                 return
-            await asyncio.sleep(random.uniform(0, _JITTER_SECONDS))  # noqa: S311 - spreads load, hides nothing
-            order = await self._orders.get(order.id)
+            order = await self._read_again(order)
         raise OrderContended("Others keep changing this order; try again shortly")
+
+    async def _read_again(self, order: Order) -> Order:
+        """After a while: what a majority has may be older than what the primary refused a change for."""
+        await _pause()
+        return await self._orders.get(order.id)
+
+    async def _get_stored(self, order_id: str) -> Order:
+        """An order that the primary has, perhaps not yet with a majority."""
+        for _ in range(_TRIES):
+            if stored := await self._orders.find(order_id):
+                return stored
+            await _pause()
+        raise OrderContended("The order with this key is being stored; try again shortly")
+
+
+async def _pause() -> None:
+    await asyncio.sleep(random.uniform(0, _JITTER_SECONDS))  # noqa: S311 - spreads load, hides nothing
 
 
 def _now() -> datetime:
