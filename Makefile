@@ -88,6 +88,9 @@ check: venv ## format, lint, types, imports, known vulnerabilities: what CI runs
 	.venv/bin/lint-imports
 	$(PYTHON) tools/audit/audit.py
 
+check-models: venv ## prove the models in docs/models with spin, and see each fail without one of its rules
+	@$(PYTHON) tools/models/check.py
+
 format: venv ## put the code into its format
 	.venv/bin/ruff check --quiet --fix-only $(CODE)
 	.venv/bin/ruff format $(CODE)

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import asyncpg
 import pytest
 from pydantic import SecretStr
 
@@ -57,3 +58,26 @@ async def test_a_server_that_accepts_and_says_nothing_is_given_up(settings: Post
     with pytest.raises(StartupError, match="refuses: TimeoutError; start it"):
         async with asyncio.timeout(10), open_postgres(silent, "pool-test"):
             raise AssertionError("must not open")
+
+
+async def test_opening_can_be_cancelled(settings: PostgresSettings, until: Any) -> None:
+    async def stay_open() -> None:
+        async with open_postgres(settings, "cancelled-opening"):
+            await asyncio.Event().wait()
+
+    for delay in (0, 0.005, 0.02, 0.1):
+        opening = asyncio.create_task(stay_open())
+        await asyncio.sleep(delay)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+    outsider = await asyncpg.connect(settings.dsn)
+
+    async def gone() -> bool:
+        sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cancelled-opening'"
+        return int(await outsider.fetchval(sessions)) == 0
+
+    try:
+        await until(gone)
+    finally:
+        await outsider.close()

@@ -282,24 +282,6 @@ async def test_closing_does_not_wait_for_ever_for_a_connection_lent_out(settings
     assert _is_closed(lent)
 
 
-async def test_opening_can_be_cancelled(settings: PostgresSettings, outsider: Any, until: Any) -> None:
-    async def stay_open() -> None:
-        async with open_postgres(settings, "pool-test"):
-            await asyncio.Event().wait()
-
-    for delay in (0, 0.005, 0.02, 0.1):
-        opening = asyncio.create_task(stay_open())
-        await asyncio.sleep(delay)
-        opening.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await opening
-
-    async def gone() -> bool:
-        return not await backends(outsider)
-
-    await until(gone)
-
-
 async def test_statements_of_recorded_work_are_client_spans(postgres: Postgres) -> None:
     with recorded_spans() as spans, entry_span("in", SpanKind.SERVER, SAMPLED):
         await postgres.execute(INSERT, "alice@example.com")

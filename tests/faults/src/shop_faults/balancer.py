@@ -33,7 +33,8 @@ class _Balancer:
         if task is not None:
             self._connections.add(task)
             task.add_done_callback(self._connections.discard)
-        with suppress(OSError):
+        # Only close() cancels; asyncio would log a connection that ends so as an error.
+        with suppress(OSError, asyncio.CancelledError):
             port = self._ready[next(self._turns) % len(self._ready)]
             to_reader, to_writer = await asyncio.open_connection(HOST, port)
             await asyncio.gather(_copy(reader, to_writer), _copy(to_reader, writer))

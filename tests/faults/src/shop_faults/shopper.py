@@ -14,6 +14,8 @@ from shop_faults.ledger import Entry, Kind, Ledger
 
 PASSWORD: Final = "correct horse battery"
 _OK, _SERVER_ERROR = 200, 500
+_RETRY_AFTER_SECONDS: Final = 1.0
+"""What a 503 of ours asks for; whoever comes back at once keeps a busy service busy."""
 _WEIGHTS: Final = {"place": 40, "pay": 18, "cancel": 10, "change": 12, "read": 16, "renew": 2, "deactivate": 3}
 
 
@@ -216,6 +218,7 @@ class Shopper:
             if operation not in self.unsettled:
                 self.unsettled.append(operation)
                 await self._ledger.write(entry)
+            await asyncio.sleep(self._numbers.uniform(0.5, 1.5) * _RETRY_AFTER_SECONDS)
         else:
             await self._ledger.write(entry)
             _learn(operation, entry, response)

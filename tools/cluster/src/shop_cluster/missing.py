@@ -29,12 +29,13 @@ def _install_unless(find: Callable[[], object], *packages: str) -> None:
             find()
         except ClusterError as missing:
             print(f"{missing}: installing {package} with apt-get", flush=True)
-            _apt_get(package)
+            apt_get(package)
         else:
             return
 
 
-def _apt_get(package: str) -> None:
+def apt_get(package: str) -> None:
+    """Try to install it; whether that worked is for the caller to see."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package]
     with contextlib.suppress(subprocess.CalledProcessError):  # `find` says then what is missing
