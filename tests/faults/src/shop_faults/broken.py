@@ -248,7 +248,7 @@ def replay_with_new_id() -> list[Patch]:
 
 def claims_ignored() -> list[Patch]:
     async def all_of_them(self: Any) -> Sequence[int]:
-        return range(SHARDS)
+        return [*range(SHARDS)]
 
     everybodys = text_replacement(
         "shop_users.store.relay:CLAIM", "WHERE pg_try_advisory_lock($1::int, shard)", "WHERE $1::int > 0"

@@ -36,7 +36,7 @@ class Mutation:
     fault: Fault
     """What happens to the cluster meanwhile."""
     caught_by: tuple[Oracle, ...]
-    """Each of them should fail. None where another mechanism makes up for it: then all must hold."""
+    """At least one of them must fail. None where another mechanism makes up for it: then all must hold."""
     patches: Callable[[], list[Patch]]
     failpoints: tuple[str, ...] = ()
     """One for each process, at which its death makes the loss certain; for the fault of that name, or with another."""

@@ -13,12 +13,12 @@ from shop_faults.lab import Lab, Topology
 from shop_faults.ledger import Ledger, open_ledger
 from shop_faults.load import Load, open_load
 from shop_faults.oracles import Evidence, Finding, committed_but_not_done, duplicates, finding, judge
-from shop_faults.shopper import Sample
+from shop_faults.shopper import JOIN_SECONDS, Sample
 from shop_faults.snapshot import GROUPS, Snapshot, lag, read_databases, read_offsets, read_snapshot
 
 QUIET_SECONDS: Final = 120.0
 """Longer than the claim of a welcome mail whose sender died, which is a minute."""
-_WARM_SECONDS: Final = 4.0
+_WARM_SECONDS: Final = JOIN_SECONDS + 3
 _PATIENCE_SECONDS: Final = 15.0
 """Beyond the bound of a recovery, to see by how much it is missed."""
 _POLL_SECONDS: Final = 0.25
@@ -43,7 +43,7 @@ class Scenario:
     recovery_seconds: float
     """The bound of O9."""
     topology: Topology = field(default_factory=Topology)
-    customers: int = 12
+    customers: int = 8
     pause_seconds: float = 0.25
     doubles: bool = True
     """Whether records may be in the log twice."""

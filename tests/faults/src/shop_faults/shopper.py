@@ -14,6 +14,7 @@ from shop_faults.ledger import Entry, Kind, Ledger
 
 PASSWORD: Final = "correct horse battery"
 _OK, _SERVER_ERROR = 200, 500
+JOIN_SECONDS: Final = 4.0
 _RETRY_AFTER_SECONDS: Final = 1.0
 """What a 503 of ours asks for; whoever comes back at once keeps a busy service busy."""
 _WEIGHTS: Final = {"place": 40, "pay": 18, "cancel": 10, "change": 12, "read": 16, "renew": 2, "deactivate": 3}
@@ -95,6 +96,8 @@ class Shopper:
 
     async def run(self, stop: asyncio.Event, pause_seconds: float) -> None:
         account: Account | None = None
+        # Customers come one after the other: a hundred passwords at once would be a fault of its own.
+        await asyncio.sleep(self._numbers.uniform(0, JOIN_SECONDS))
         while not stop.is_set():
             await asyncio.sleep(self._numbers.uniform(0, 2 * pause_seconds))
             if account is None:
