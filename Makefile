@@ -74,11 +74,12 @@ test-e2e: venv ## tests of the whole cluster, traces included
 	@$(PYTEST) tests/e2e
 
 test-faults: venv ## the whole fault matrix, three seeds; one scenario with s=kafka-kill, one seed with seed=7
-	@$(PYTEST) --faults all $(if $(seed),--fault-seed $(seed)) \
+	@echo 'Each scenario takes minutes. Tables and pictures: .cluster/faults/scenarios.md'
+	@$(PYTEST) -v --faults all $(if $(seed),--fault-seed $(seed)) \
 	  $(if $(s),'tests/faults/test_matrix.py::test_nothing_is_lost_or_doubled[$(s)]',tests/faults/test_matrix.py -n $(WORKERS))
 
 test-mutations: venv ## break each mechanism on purpose and see which oracle notices; one with s=mark_before_ack
-	@$(PYTEST) --faults mutations \
+	@$(PYTEST) -v --faults mutations \
 	  $(if $(s),'tests/faults/test_mutants.py::test_a_broken_mechanism_is_noticed[$(s)]',tests/faults/test_mutants.py -n $(WORKERS))
 
 check: venv ## format, lint, types, imports, known vulnerabilities: what CI runs

@@ -6,7 +6,7 @@ from typing import Final
 from shop_faults.scenario import Scenario
 from shop_faults.scenarios import crashes, events, kills, lifecycle, network, overload
 
-_MODULES: Final = (kills, network, overload, lifecycle, events, crashes)
+_MODULES: Final = (crashes, lifecycle, kills, overload, network, events)  # what takes longest first
 SCENARIOS: Final[Mapping[str, Scenario]] = {
     scenario.name: scenario for module in _MODULES for scenario in module.SCENARIOS
 }

@@ -93,7 +93,7 @@ SCENARIOS: Final = (
         restart_each,
         30,
         Topology(twice=frozenset(SERVICES), variables=_DRAIN, balanced=True),
-        pause_seconds=0.5,
+        pause_seconds=0.3,
     ),
     Scenario("rebalance-storm", "rebalance storm", storm, 30, Topology(twice=frozenset(_WORKERS))),
     Scenario(
