@@ -94,7 +94,6 @@ def create_order(user_id: str, key: str, items: Sequence[OrderItem], at: datetim
         raise MixedCurrencies("All prices of an order must be in one currency", pointer="#/items")
     # At most 100 items of 1000 pieces at 10^9 each: 10^14, far below Money's bound and int64.
     amount = sum(item.quantity * item.unit_price.amount for item in items)
-    canonical = json.dumps([item.model_dump() for item in items], sort_keys=True, separators=(",", ":"))
     return Order(
         id=str(uuid.uuid5(uuid.UUID(user_id), key)),
         user_id=user_id,
@@ -104,8 +103,28 @@ def create_order(user_id: str, key: str, items: Sequence[OrderItem], at: datetim
         version=1,
         created_at=at,
         updated_at=at,
-        fingerprint=hashlib.sha256(canonical.encode()).digest(),
+        fingerprint=_fingerprint(items),
     )
+
+
+def published_order(state: OrderState) -> Order:
+    """As one of its events tells it; the causes of its moves are in none."""
+    return Order(
+        id=str(state.id),
+        user_id=str(state.user_id),
+        status=state.status,
+        items=state.items,
+        total=state.total,
+        version=state.version,
+        created_at=state.created_at,
+        updated_at=state.updated_at,
+        fingerprint=_fingerprint(state.items),
+    )
+
+
+def _fingerprint(items: Sequence[OrderItem]) -> bytes:
+    canonical = json.dumps([item.model_dump() for item in items], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).digest()
 
 
 def due_move(status: OrderStatus, user: User | None) -> OrderStatus | None:

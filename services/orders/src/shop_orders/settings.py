@@ -24,11 +24,16 @@ class IndexSettings(ServiceSettings):
     mongo: MongoSettings
 
 
-class Settings(IndexSettings):
+class RestoreSettings(IndexSettings):
+    """All that restoring takes."""
+
+    kafka: KafkaSettings
+
+
+class Settings(RestoreSettings):
     """Of the API and of the worker."""
 
     http: OrdersHttpSettings = OrdersHttpSettings()
-    kafka: KafkaSettings
     tokens: VerifierSettings
     cursor_key: SigningKey
     """Signs the cursors of lists; at least 32 characters."""

@@ -28,7 +28,8 @@ from pydantic import ValidationError
 
 from shop_common.errors import StartupError
 from shop_common.kafka.deadletter import dead_letter_topic
-from shop_common.kafka.letters import REPLAYED, DeadLetter, LogReader, open_reader, parse_letter
+from shop_common.kafka.letters import REPLAYED, DeadLetter, parse_letter
+from shop_common.kafka.log_reader import LogReader, open_reader
 from shop_common.kafka.producer import EventProducer, EventTooLarge, SendFailed, open_producer
 from shop_common.kafka.settings import KafkaSettings
 

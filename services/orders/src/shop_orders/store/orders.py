@@ -72,6 +72,20 @@ class OrderStore:
         )
         return found is not None
 
+    async def overtake(self, order: Order) -> bool:
+        """Write this version, which was published, where an older one or none is kept; False where it is no news."""
+        document = _to_document(order)
+        new = {"applied": document.pop("applied"), "shard": shard_of(order.id), "outbox": list[dict[str, Any]]()}
+        try:
+            await self._orders.update_one(
+                {"_id": document.pop("_id"), "version": {"$lt": order.version}},
+                {"$set": document, "$setOnInsert": new},
+                upsert=True,
+            )
+        except DuplicateKeyError:  # the document is there and the filter did not match it
+            return False
+        return True
+
     async def find_page(
         self, user_id: str | None, status: OrderStatus | None, after: tuple[datetime, str] | None, limit: int
     ) -> list[Order]:
