@@ -7,6 +7,19 @@ import pytest
 from shop_cluster.pytest_plugin import RUN
 
 
+class _ToldAtOnce:
+    """What failed is said when it has failed, and not when the rest of the hour is over as well."""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            print(f"\n{report.nodeid} ({report.when})\n{report.longreprtext}", flush=True)  # noqa: T201 - for whoever waits
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--faults") != "short" and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_ToldAtOnce())
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """The matrix proves the product, the mutants prove the matrix: one run does one of the two."""
     mutations = config.getoption("--faults") == "mutations"

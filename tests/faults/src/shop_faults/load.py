@@ -60,7 +60,7 @@ class Load:
             raise TimeoutError(f"{len(unknown)} without a verdict, such as {unknown[:2]}") from None
 
     async def _settle(self, shopper: Shopper) -> None:
-        for operation in shopper.unsettled:
+        for operation in [*shopper.unsettled]:
             await _until(partial(shopper.settle, operation))
 
     async def errand(self) -> float:

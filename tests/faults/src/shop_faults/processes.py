@@ -1,10 +1,10 @@
 """One process of a cluster under test, which can be killed, frozen, stopped and started again."""
 
 import asyncio
-import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -88,19 +88,18 @@ class Part:
         process = self._process
         if process is None or process.returncode is not None:
             return
-        children = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-        for child in children:
-            if child.is_running():
-                child.kill()
+        self.send(signal.SIGKILL)
         await process.wait()
 
     def send(self, number: signal.Signals) -> None:
-        """A signal to it and its children: SIGSTOP freezes, SIGCONT thaws."""
+        """A signal to it and its children, as far as they have not ended: SIGSTOP freezes, SIGCONT thaws."""
         if self.pid is None:
             return
-        for each in (psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)):
-            os.kill(each.pid, number)
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self.pid)
+            for each in (process, *process.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    each.send_signal(number)
 
     async def restart(self, seconds: float = STOP_SECONDS) -> None:
         """End it in order and start it again; returns once it is ready."""

@@ -91,6 +91,7 @@ class Shopper:
         self._ledger = ledger
         self._numbers = numbers
         self._counter = 0
+        self._registration: Operation | None = None
         self.unsettled: list[Operation] = []
         self.wrong_reads: list[str] = []
 
@@ -109,15 +110,20 @@ class Shopper:
                 account = None  # its version is not known for now, or it is gone
 
     async def join(self) -> Account | None:
-        """Register and log in; None where that did not work out."""
+        """Register, or try again what nobody answered, and log in; None where that did not work out."""
+        operation = self._registration = self._registration or self._create_registration()
+        entry = await self._perform(operation)
+        if entry.outcome == "unknown":
+            return None
+        self._registration = None
+        with suppress(ConnectionError):
+            return await self._log_in(entry.aggregate_id, operation.key)
+        return None
+
+    def _create_registration(self) -> Operation:
         key = f"{self._next_key()}@example.com"
         body = {"email": key, "username": key.partition("@")[0], "password": PASSWORD}
-        entry = await self._perform(Operation("register", key, None, "POST", "/v1/users", {}, body))
-        if entry.outcome != "acked":
-            return None
-        with suppress(ConnectionError):
-            return await self._log_in(entry.aggregate_id, key)
-        return None
+        return Operation("register", key, None, "POST", "/v1/users", {}, body)
 
     async def place(self, account: Account) -> bool:
         key = self._next_key()
@@ -223,6 +229,8 @@ class Shopper:
                 await self._ledger.write(entry)
             await asyncio.sleep(self._numbers.uniform(0.5, 1.5) * _RETRY_AFTER_SECONDS)
         else:
+            if operation in self.unsettled:
+                self.unsettled.remove(operation)
             await self._ledger.write(entry)
             _learn(operation, entry, response)
         return entry

@@ -13,7 +13,8 @@ from shop_faults.scenario import Run, Scenario
 from shop_faults.snapshot import GROUPS, read_offsets
 
 _BEAT_SECONDS: Final = 3.0
-_BEATS_A_ROUND: Final = 6
+_BEATS_A_ROUND: Final = 3
+_LEAST_BEATS: Final = 6
 _WORKERS: Final = ("users-worker", "orders-worker")
 _DRAIN: Final = {f"{service}_HTTP__DRAIN_SECONDS": "1" for service in ("USERS", "ORDERS", "GATEWAY")}
 _STOP_SECONDS: Final = 35.0
@@ -36,7 +37,7 @@ async def storm(run: Run) -> None:
     """A second member of each group joins, and leaves or is killed, every three seconds."""
     before = await _committed(run)
     async with run.fault("members come and go"):
-        for beat in range(run.rounds * _BEATS_A_ROUND):
+        for beat in range(max(_LEAST_BEATS, run.rounds * _BEATS_A_ROUND)):
             for name in _WORKERS:
                 part = run.lab.parts[f"{name}-2"]
                 part.keep_alive = False

@@ -116,8 +116,8 @@ SCENARIOS: Final = (
         use_up_pools,
         20,
         Topology(variables=_TINY),
-        customers=40,
-        pause_seconds=0.2,
+        customers=80,  # ten times as many as elsewhere
+        pause_seconds=0.4,
     ),
     Scenario("hang-ups", "client disconnects", hang_up, 20),
 )
