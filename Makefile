@@ -60,7 +60,7 @@ doctor: venv ## what this machine has and lacks
 .PHONY: test test-unit test-integration test-e2e test-faults test-mutations check check-models format openapi lock
 test: venv ## all tests, with coverage; below 90 % fails
 	@rm -f .coverage .coverage.*
-	@$(PYTEST) --cov --cov-report= -n $(WORKERS) --dist loadscope; tests=$$?; \
+	@$(PYTEST) --cov --cov-report= -n $(WORKERS) --dist loadscope --no-loadscope-reorder; tests=$$?; \
 	  .venv/bin/coverage combine --quiet --append 2>/dev/null; \
 	  .venv/bin/coverage report --fail-under=90 && exit $$tests
 

@@ -26,6 +26,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path.name == ("test_matrix.py" if mutations else "test_mutants.py") else None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes begins first, and is not what everybody waits for in the end."""
+    items.sort(key=lambda item: item.path.name != "test_matrix.py")
+
+
 @pytest.fixture
 def seeds(request: pytest.FixtureRequest) -> tuple[int, ...]:
     one: int | None = request.config.getoption("--fault-seed")
