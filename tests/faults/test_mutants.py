@@ -11,6 +11,7 @@ REPORTS = Path(__file__).parents[2] / ".cluster" / "faults"
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", [*MUTATIONS])
 async def test_a_broken_mechanism_is_noticed(name: str, lab_owner: tuple[str, int]) -> None:
     prefix, owner = lab_owner

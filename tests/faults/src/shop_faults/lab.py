@@ -22,6 +22,7 @@ from shop_cluster.supervise import Program
 from shop_cluster.throw_away import close_state, open_state
 from shop_cluster.up import run_one_shot
 from shop_faults.balancer import open_balancer
+from shop_faults.oracles import Totals
 from shop_faults.processes import Failure, Part
 from shop_faults.proxy import TcpProxy, open_proxy
 
@@ -50,6 +51,10 @@ class Lab:
     parts: dict[str, Part]
     proxies: dict[str, TcpProxy]
     gateway_urls: tuple[str, ...]
+    forged: set[str] = field(default_factory=set)
+    """Aggregates of events that no service wrote."""
+    totals: Totals = field(default_factory=Totals)
+    """As of the end of the last run."""
 
     @property
     def services(self) -> list[Part]:

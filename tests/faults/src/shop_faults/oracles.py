@@ -191,10 +191,25 @@ def _differences(what: str, projected: Mapping[Any, Any], folded: Mapping[Any, A
             yield f"{what} {key}: {projected.get(key)}, not {folded.get(key)}"
 
 
-def duplicates(snapshot: Snapshot) -> int:
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a cluster has come to since it began."""
+
+    events: int = 0
+    duplicates: int = 0
     """Records of the topics beyond the first of each version: none without a fault."""
+    letters: int = 0
+
+    def since(self, earlier: "Totals") -> "Totals":
+        return Totals(
+            self.events - earlier.events, self.duplicates - earlier.duplicates, self.letters - earlier.letters
+        )
+
+
+def count(snapshot: Snapshot) -> Totals:
     versions = Counter(record.version for record in snapshot.log if record.event is not None)
-    return sum(versions.values()) - len(versions)
+    events = sum(versions.values())
+    return Totals(events, events - len(versions), sum(map(len, snapshot.dead.values())))
 
 
 def _everything_is_accounted_for(evidence: Evidence) -> Iterator[str]:

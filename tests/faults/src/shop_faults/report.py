@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from shop_faults.oracles import Finding, duplicates
+from shop_faults.oracles import Finding
 from shop_faults.scenario import Fault, Result
 from shop_faults.shopper import Sample
 from shop_faults.timeline import Second, draw_timeline
@@ -93,8 +93,8 @@ def create_report(result: Result) -> ScenarioReport:
         rejected=outcomes["rejected", False] + outcomes["rejected", True],
         unknown_acked=outcomes["acked", True],
         unknown_rejected=outcomes["rejected", True],
-        events=sum(record.event is not None for record in result.snapshot.log),
-        duplicates=duplicates(result.snapshot),
+        events=result.totals.events,
+        duplicates=result.totals.duplicates,
         faults=tuple(run.faults),
         quiet_seconds=result.quiet_seconds,
         p99_before=p99(before),

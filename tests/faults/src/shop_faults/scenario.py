@@ -12,7 +12,7 @@ from typing import Final
 from shop_faults.lab import Lab, Topology
 from shop_faults.ledger import Ledger, open_ledger
 from shop_faults.load import Load, open_load
-from shop_faults.oracles import Evidence, Finding, committed_but_not_done, duplicates, finding, judge
+from shop_faults.oracles import Evidence, Finding, Totals, committed_but_not_done, count, finding, judge
 from shop_faults.shopper import JOIN_SECONDS, Sample
 from shop_faults.snapshot import GROUPS, Snapshot, lag, read_databases, read_offsets, read_snapshot
 
@@ -70,8 +70,6 @@ class Run:
     """Dead letters that the scenario itself provoked; None where a crash may double them."""
     replay_mutation: str = ""
     """How the command that replays dead letters is broken, if at all."""
-    forged: set[str] = field(default_factory=set)
-    """Aggregates of events that no service wrote."""
 
     @asynccontextmanager
     async def fault(self, kind: str) -> AsyncIterator[None]:
@@ -100,7 +98,7 @@ class Run:
 
     async def check_commits(self) -> None:
         """O8 at this moment, in the middle of it all."""
-        snapshot = (await read_snapshot(self.lab.state)).without(self.forged)
+        snapshot = (await read_snapshot(self.lab.state)).without(self.lab.forged)
         found = finding("O8 at a random moment", committed_but_not_done(snapshot))
         if not found.ok:
             self.findings.append(found)
@@ -109,7 +107,8 @@ class Run:
 @dataclass(frozen=True, slots=True)
 class Result:
     run: Run
-    snapshot: Snapshot
+    totals: Totals
+    """Of this run alone."""
     quiet_seconds: float
     """From the load's end until every outbox was empty and every group had read everything."""
     findings: list[Finding]
@@ -143,13 +142,15 @@ async def perform(
             took = time.monotonic() - stopped
         snapshot = await read_snapshot(lab.state)
         run.verify(run, snapshot)
-        findings = [*judge(Evidence(ledger, snapshot.without(run.forged))), *run.findings, *_bounds(run, snapshot)]
-    return Result(run, snapshot, took, findings)
+        before, lab.totals = lab.totals, count(snapshot)
+        totals = lab.totals.since(before)
+        judged = judge(Evidence(ledger, snapshot.without(lab.forged)))
+        findings = [*judged, *run.findings, *_bounds(run, snapshot, totals)]
+    return Result(run, totals, took, findings)
 
 
-def _bounds(run: Run, snapshot: Snapshot) -> list[Finding]:
-    letters = sum(map(len, snapshot.dead.values()))
-    doubles = duplicates(snapshot)
+def _bounds(run: Run, snapshot: Snapshot, totals: Totals) -> list[Finding]:
+    letters, doubles = totals.letters, totals.duplicates
     slow = [
         f"{fault.kind} at {fault.begin:.1f} s took {fault.recovery:.1f} s"
         for fault in run.faults

@@ -99,17 +99,17 @@ async def shuffle(run: Run) -> None:
 def _highest_counts(run: Run, snapshot: Snapshot) -> None:
     kept = snapshot.databases
     seen = {key: row["version"] for key, row in (*kept.user_orders.items(), *kept.replica.items())}
-    wrong = {key: seen.get(key) for key in run.forged if seen.get(key) != max(_VERSIONS)}
+    wrong = {key: seen.get(key) for key in run.lab.forged if seen.get(key) != max(_VERSIONS)}
     run.check("highest version", ok=not wrong, detail=str(wrong)[:300])
     counts = [
-        (row["orders"], row["paid"], row["cancelled"]) for key, row in kept.statistics.items() if key in run.forged
+        (row["orders"], row["paid"], row["cancelled"]) for key, row in kept.statistics.items() if key in run.lab.forged
     ]
     run.check("counted once", ok=bool(counts) and set(counts) == {(1, 0, 1)}, detail=str(set(counts)))
 
 
 async def _send_shuffled(run: Run, producer: Any, versions: Sequence[int]) -> None:
     user_id, order_id = uuid4(), uuid4()
-    run.forged |= {str(user_id), str(order_id)}
+    run.lab.forged |= {str(user_id), str(order_id)}
     twice = (*versions, run.numbers.choice(versions))
     for version in twice:
         deactivated = version == max(_VERSIONS)
@@ -178,7 +178,7 @@ async def poison(run: Run) -> None:
 
 async def send_poison(run: Run, producer: Any) -> None:
     user_id, order_id = uuid4(), uuid4()
-    run.forged |= {str(user_id), str(order_id)}
+    run.lab.forged |= {str(user_id), str(order_id)}
     registered = _forged_user(user_id, 3, users.UserRegistered)  # both groups of its topic have a handler for it
     for contract in (registered, _forged_order(order_id, user_id, 3)):
         groups = [group for group, topic in GROUPS.items() if topic == contract.TOPIC]
