@@ -27,7 +27,7 @@ from shop_orders.models import create_order
 from shop_orders.store.outbox import OrderOutbox
 
 POINTS = sorted(FAILPOINTS)
-HERE = Path(__file__).parent
+SOURCE = Path(__file__).parent / "src"
 ROWS_OF_THE_SPECIFICATION = {
     "before the write",
     "written, reply lost",
@@ -184,7 +184,7 @@ def _record() -> OutboxRecord:
 def _run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603 - this interpreter, with what this test says
         [sys.executable, *command],
-        env={**os.environ, "PYTHONPATH": str(HERE), **environment},
+        env={**os.environ, "PYTHONPATH": str(SOURCE), **environment},
         capture_output=True,
         text=True,
         check=False,

@@ -20,7 +20,7 @@ from shop_users.keys import add_key
 from shop_users.migrate import migrate
 from shop_users.settings import MigrateSettings
 
-HERE = Path(__file__).parent
+SOURCE = Path(__file__).parent / "src"
 PATIENCE = 60.0
 FIND = "SELECT count(*) FROM users JOIN outbox ON aggregate_id = users.id WHERE email = $1"
 
@@ -34,7 +34,7 @@ async def _environment(postgres_dsn: str, tmp_path: Path) -> Mapping[str, str]:
         port = probe.getsockname()[1]
     return {
         **os.environ,
-        "PYTHONPATH": str(HERE),
+        "PYTHONPATH": str(SOURCE),
         "USERS_HTTP__PORT": str(port),
         "USERS_POSTGRES__DSN": postgres_dsn,
         "USERS_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1",
