@@ -15,6 +15,7 @@ from shop_faults.ledger import Entry, Kind, Ledger
 PASSWORD: Final = "correct horse battery"
 _OK, _SERVER_ERROR = 200, 500
 JOIN_SECONDS: Final = 4.0
+_IDLE_SECONDS: Final = 0.5
 _RETRY_AFTER_SECONDS: Final = 1.0
 """What a 503 of ours asks for; whoever comes back at once keeps a busy service busy."""
 _WEIGHTS: Final = {"place": 40, "pay": 18, "cancel": 10, "change": 12, "read": 16, "renew": 2, "deactivate": 3}
@@ -64,7 +65,9 @@ class Client:
     """Asks one gateway; every answer becomes a sample."""
 
     def __init__(self, url: str, samples: list[Sample]) -> None:
-        self._http = httpx.AsyncClient(base_url=url, timeout=8, trust_env=False)
+        # As balancers must: who lets a connection idle for longer than a server drains is not told that it closes.
+        limits = httpx.Limits(keepalive_expiry=_IDLE_SECONDS)
+        self._http = httpx.AsyncClient(base_url=url, timeout=8, limits=limits, trust_env=False)
         self._samples = samples
 
     async def ask(self, kind: str, method: str, path: str, **options: Any) -> httpx.Response | None:
