@@ -93,7 +93,8 @@ class HttpClientSettings(Block):
     total_seconds: Seconds = 5
     max_connections: int = Field(default=200, ge=1, le=10_000)
     max_idle_per_host: int = Field(default=100, ge=1, le=10_000)
-    idle_seconds: Seconds = 60
+    idle_seconds: Seconds = 4
+    """Shorter than servers drain: one that closes tells only those connections that are used meanwhile."""
 
 
 class _PoolSettings(Block):
