@@ -114,10 +114,10 @@ SCENARIOS: Final = (
         "pool-exhaustion",
         "pool exhaustion",
         use_up_pools,
-        20,
+        30,
         Topology(variables=_TINY),
-        customers=80,  # ten times as many as elsewhere
-        pause_seconds=0.4,
+        customers=40,  # for two connections
+        pause_seconds=0.3,
     ),
     Scenario("hang-ups", "client disconnects", hang_up, 20),
 )
