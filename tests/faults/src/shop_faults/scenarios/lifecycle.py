@@ -16,7 +16,9 @@ _BEAT_SECONDS: Final = 3.0
 _BEATS_A_ROUND: Final = 3
 _LEAST_BEATS: Final = 6
 _WORKERS: Final = ("users-worker", "orders-worker")
-_DRAIN: Final = {f"{service}_HTTP__DRAIN_SECONDS": "1" for service in ("USERS", "ORDERS", "GATEWAY")}
+_DRAIN: Final = {f"{service}_HTTP__DRAIN_SECONDS": "1" for service in ("USERS", "ORDERS", "GATEWAY")} | {
+    "GATEWAY_UPSTREAM__IDLE_SECONDS": "0.5"  # less than that, as in real life
+}
 _STOP_SECONDS: Final = 35.0
 """Wait for the balancer, requests, consumers, relay, pools, spans: the sum of their bounds."""
 _WINDOW_SECONDS: Final = 8.0
