@@ -4,7 +4,6 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -95,6 +94,7 @@ class Shopper:
         self._numbers = numbers
         self._counter = 0
         self._registration: Operation | None = None
+        self._registered: Entry | None = None
         self.unsettled: list[Operation] = []
         self.wrong_reads: list[str] = []
 
@@ -113,15 +113,20 @@ class Shopper:
                 account = None  # its version is not known for now, or it is gone
 
     async def join(self) -> Account | None:
-        """Register, or try again what nobody answered, and log in; None where that did not work out."""
-        operation = self._registration = self._registration or self._create_registration()
-        entry = await self._perform(operation)
-        if entry.outcome == "unknown":
+        """Register and log in, each until it is answered; None where that has to be gone on with."""
+        if self._registered is None:
+            operation = self._registration = self._registration or self._create_registration()
+            entry = await self._perform(operation)
+            if entry.outcome == "unknown":
+                return None
+            self._registration, self._registered = None, entry
+        try:
+            account = await self._log_in(self._registered.aggregate_id, self._registered.key)
+        except ConnectionError:
+            await self._wait_as_told()
             return None
-        self._registration = None
-        with suppress(ConnectionError):
-            return await self._log_in(entry.aggregate_id, operation.key)
-        return None
+        self._registered = None
+        return account
 
     def _create_registration(self) -> Operation:
         key = f"{self._next_key()}@example.com"
@@ -230,13 +235,16 @@ class Shopper:
             if operation not in self.unsettled:
                 self.unsettled.append(operation)
                 await self._ledger.write(entry)
-            await asyncio.sleep(self._numbers.uniform(0.5, 1.5) * _RETRY_AFTER_SECONDS)
+            await self._wait_as_told()
         else:
             if operation in self.unsettled:
                 self.unsettled.remove(operation)
             await self._ledger.write(entry)
             _learn(operation, entry, response)
         return entry
+
+    async def _wait_as_told(self) -> None:
+        await asyncio.sleep(self._numbers.uniform(0.5, 1.5) * _RETRY_AFTER_SECONDS)
 
     async def _judge(self, operation: Operation, response: httpx.Response | None) -> Entry:
         user_id = operation.account.user_id if operation.account else ""
