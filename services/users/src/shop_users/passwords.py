@@ -22,8 +22,8 @@ THREADS: Final = 2
 """Each takes 64 MiB while it works, and four cores if it can get them."""
 MAX_AT_ONCE: Final = 32
 """Running and waiting, however fast."""
-MAX_WAIT_SECONDS: Final = 2.0
-"""Well below what the gateway waits for an answer: longer, and the work would be done for nobody."""
+MAX_WAIT_SECONDS: Final = 1.0
+"""With the work itself, a connection and a statement still below what the gateway waits for an answer."""
 _LATEST_WEIGHT: Final = 0.2
 
 Result = TypeVar("Result")

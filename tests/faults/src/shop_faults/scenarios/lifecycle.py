@@ -97,7 +97,8 @@ SCENARIOS: Final = (
         restart_each,
         30,
         Topology(twice=frozenset(SERVICES), variables=_DRAIN, balanced=True),
-        pause_seconds=0.3,
+        customers=6,
+        pause_seconds=0.2,
     ),
     Scenario("rebalance-storm", "rebalance storm", storm, 30, Topology(twice=frozenset(_WORKERS))),
     Scenario(
