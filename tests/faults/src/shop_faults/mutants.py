@@ -10,13 +10,19 @@ from shop_cluster.services import SERVICES
 from shop_faults.lab import Topology, open_lab
 from shop_faults.mutations import MUTATIONS, REPLAY, Mutation
 from shop_faults.scenario import Run, Scenario, perform
-from shop_faults.scenarios import events, kills, lifecycle
+from shop_faults.scenarios import events, kills
 from shop_faults.snapshot import open_postgres
 
 _QUIET_SECONDS: Final = 30.0
 _FROZEN_SECONDS: Final = 20.0
 _SECONDS: Final = 8.0
-_LOCK_STATISTICS: Final = "SELECT 1 FROM user_statistics ORDER BY user_id LIMIT 3 FOR UPDATE"
+_LOCK_SECONDS: Final = 25.0
+_LOCK_STATISTICS: Final = """
+SELECT 1 FROM user_statistics WHERE user_id IN (
+  SELECT id FROM users WHERE is_active ORDER BY created_at DESC LIMIT 4
+) FOR UPDATE
+"""
+"""Of customers who are at work."""
 _PARTS: Final = {module: name for name, module in SERVICES.items()}
 
 Inject = Callable[[Run], Awaitable[None]]
@@ -41,10 +47,33 @@ async def nothing(run: Run) -> None:
 
 async def rows_locked(run: Run) -> None:
     """Some customers' statistics wait for a lock while others go on; then the worker is killed."""
+    await run.lab.wait_ready()
+    await asyncio.sleep(_SECONDS / 2)
     async with run.fault("rows locked"), open_postgres(run.lab.state) as connection, connection.transaction():
         await connection.execute(_LOCK_STATISTICS)
         await asyncio.sleep(_SECONDS / 2)
         await asyncio.gather(*(run.lab.parts[name].kill() for name in events.WORKERS))
+
+
+async def rows_locked_and_members_join(run: Run) -> None:
+    """Partitions go to others while some of their records wait for a lock; newcomers must not notice."""
+    others = [run.lab.parts[f"{name}-2"] for name in events.WORKERS]
+    for other in others:
+        other.keep_alive = False
+        await other.stop()
+    await asyncio.sleep(_SECONDS / 2)
+    async with run.fault("rows locked"), open_postgres(run.lab.state) as connection, connection.transaction():
+        await connection.execute(_LOCK_STATISTICS)
+        await asyncio.sleep(_SECONDS / 4)
+        for other in others:
+            await other.start()
+            other.keep_alive = True
+        errands = [asyncio.create_task(run.load.errand()) for _ in range(5)]  # some share a partition with the locked
+        done, late = await asyncio.wait(errands, timeout=_LOCK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        run.check("O10", ok=bool(done), detail=f"no newcomer's order was counted within {_LOCK_SECONDS:g} s")
+    for errand in late:
+        errand.cancel()
+    await asyncio.gather(*errands, return_exceptions=True)
 
 
 async def databases_killed(run: Run) -> None:
@@ -63,7 +92,7 @@ _FAULTS: Final[Mapping[str, Inject]] = {
     "duplicates": events.read_everything_again,
     "out of order": events.shuffle,
     "rows locked and worker killed": rows_locked,
-    "rebalance storm": lifecycle.storm,
+    "rows locked and members join": rows_locked_and_members_join,
     "broker killed": kills.kill_server("kafka"),
     "broker frozen": kills.freeze("kafka", _FROZEN_SECONDS),
     "databases killed": databases_killed,
@@ -74,7 +103,7 @@ _FAULTS: Final[Mapping[str, Inject]] = {
 
 async def try_mutation(name: str, folder: Path, owner_pid: int, reports: Path) -> Outcome:
     mutation = MUTATIONS[name]
-    twice = frozenset(events.WORKERS) if mutation.fault == "rebalance storm" else frozenset()
+    twice = frozenset(events.WORKERS) if mutation.fault == "rows locked and members join" else frozenset()
     recovery_seconds = 20.0
     scenario = Scenario(
         f"mutation-{name}", "mutation", _breaking(mutation), recovery_seconds, Topology(twice=twice), pause_seconds=0.15

@@ -100,11 +100,11 @@ def _highest_counts(run: Run, snapshot: Snapshot) -> None:
     kept = snapshot.databases
     seen = {key: row["version"] for key, row in (*kept.user_orders.items(), *kept.replica.items())}
     wrong = {key: seen.get(key) for key in run.lab.forged if seen.get(key) != max(_VERSIONS)}
-    run.check("highest version", ok=not wrong, detail=str(wrong)[:300])
+    run.check("O5, highest version", ok=not wrong, detail=str(wrong)[:300])
     counts = [
         (row["orders"], row["paid"], row["cancelled"]) for key, row in kept.statistics.items() if key in run.lab.forged
     ]
-    run.check("counted once", ok=bool(counts) and set(counts) == {(1, 0, 1)}, detail=str(set(counts)))
+    run.check("O5, counted once", ok=bool(counts) and set(counts) == {(1, 0, 1)}, detail=str(set(counts)))
 
 
 async def _send_shuffled(run: Run, producer: Any, versions: Sequence[int]) -> None:
