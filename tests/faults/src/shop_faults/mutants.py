@@ -19,7 +19,7 @@ _SECONDS: Final = 8.0
 _LOCK_SECONDS: Final = 25.0
 _LOCK_STATISTICS: Final = """
 SELECT 1 FROM user_statistics WHERE user_id IN (
-  SELECT id FROM users WHERE is_active ORDER BY created_at DESC LIMIT 4
+  SELECT id FROM users WHERE is_active ORDER BY created_at DESC LIMIT 6
 ) FOR UPDATE
 """
 """Of customers who are at work."""
@@ -104,9 +104,14 @@ _FAULTS: Final[Mapping[str, Inject]] = {
 async def try_mutation(name: str, folder: Path, owner_pid: int, reports: Path) -> Outcome:
     mutation = MUTATIONS[name]
     twice = frozenset(events.WORKERS) if mutation.fault == "rows locked and members join" else frozenset()
-    recovery_seconds = 20.0
     scenario = Scenario(
-        f"mutation-{name}", "mutation", _breaking(mutation), recovery_seconds, Topology(twice=twice), pause_seconds=0.15
+        f"mutation-{name}",
+        "mutation",
+        _breaking(mutation),
+        recovery_seconds=20,
+        topology=Topology(twice=twice),
+        customers=20 if mutation.fault.startswith("rows locked") else 8,  # so that some share a partition
+        pause_seconds=0.15,
     )
     async with open_lab(folder, owner_pid, scenario.topology) as lab:
         result = await perform(scenario, lab, reports, seed=1, rounds=1, quiet_seconds=_QUIET_SECONDS)

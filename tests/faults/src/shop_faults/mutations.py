@@ -230,7 +230,7 @@ _MUTATIONS: Final = (
         (REPLAY,),
         "A dead letter is replayed as another event",
         "poison and replay",
-        ("O3",),
+        ("O5",),
         broken.replay_with_new_id,
     ),
 )
