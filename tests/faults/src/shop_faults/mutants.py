@@ -103,14 +103,18 @@ _FAULTS: Final[Mapping[str, Inject]] = {
 
 async def try_mutation(name: str, folder: Path, owner_pid: int, reports: Path) -> Outcome:
     mutation = MUTATIONS[name]
-    twice = frozenset(events.WORKERS) if mutation.fault == "rows locked and members join" else frozenset()
+    is_locked = mutation.fault.startswith("rows locked")
+    topology = Topology(
+        twice=frozenset(events.WORKERS) if mutation.fault == "rows locked and members join" else frozenset(),
+        variables={"USERS_POSTGRES__COMMAND_SECONDS": "60"} if is_locked else {},  # longer than the lock
+    )
     scenario = Scenario(
         f"mutation-{name}",
         "mutation",
         _breaking(mutation),
         recovery_seconds=20,
-        topology=Topology(twice=twice),
-        customers=20 if mutation.fault.startswith("rows locked") else 8,  # so that some share a partition
+        topology=topology,
+        customers=20 if is_locked else 8,  # so that some share a partition
         pause_seconds=0.15,
     )
     async with open_lab(folder, owner_pid, scenario.topology) as lab:
