@@ -230,7 +230,7 @@ _MUTATIONS: Final = (
         (REPLAY,),
         "A dead letter is replayed as another event",
         "poison and replay",
-        ("O5",),
+        ("O3",),
         broken.replay_with_new_id,
     ),
 )

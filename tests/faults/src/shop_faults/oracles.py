@@ -133,9 +133,9 @@ def _log_is_the_databases(evidence: Evidence) -> Iterator[str]:
         yield f"version {version} of {key} is not in the log"
     for key, version in sorted(logged - stored):
         yield f"version {version} of {key} is only in the log"
-    for (key, version), record in evidence.first.items():
-        if record.event is not None and record.event.id != event_id(key, version):
-            yield f"version {version} of {key} is event {record.event.id}"
+    for event in (record.event for record in evidence.snapshot.log):
+        if event is not None and event.id != event_id(event.subject, event.sequence):
+            yield f"version {event.sequence} of {event.subject} is event {event.id}"
     if evidence.snapshot.databases.outbox:
         yield f"{evidence.snapshot.databases.outbox} events are not published"
 
