@@ -19,6 +19,7 @@ _CLOSE_SECONDS: Final = 0.5
 async def discard_producer(producer: Any) -> None:
     """Close, and fail what is not acked: whoever awaits an ack hears a connection error now, not at a deadline."""
     producer._closed = True  # noqa: SLF001 - or its destructor complains
+    _fail_metadata(producer.client)
     await _end(producer.client, [producer._sender.sender_task])  # noqa: SLF001 - see above
     accumulator = producer._message_accumulator  # noqa: SLF001 - see above
     batches = {*accumulator._pending_batches, *chain.from_iterable(accumulator._batches.values())}  # noqa: SLF001 - see above
@@ -41,6 +42,21 @@ async def discard_consumer(consumer: Any, wait_seconds: float = 5.0) -> None:
             names = ("_coordination_task", "_heartbeat_task", "_commit_refresh_task", "_fetch_task")
             tasks = [getattr(owner, name, None) for owner in (coordinator, fetcher) for name in names]
             await _end(consumer._client, [stopping, *tasks, *getattr(fetcher, "_pending_tasks", ())])  # noqa: SLF001 - see above
+
+
+def _fail_metadata(client: Any) -> None:
+    """Who waits to hear of a topic's partitions waits for a task that is ended here; they hear of that instead."""
+
+    def fail(waiter: asyncio.Future[Any] | None = None) -> asyncio.Future[Any]:
+        waiter = waiter or asyncio.get_running_loop().create_future()
+        if not waiter.done():
+            waiter.set_exception(KafkaConnectionError("the producer is thrown away"))
+            waiter.exception()  # perhaps nobody else looks at it, and asyncio complains
+        return waiter
+
+    if client._md_update_fut is not None:  # noqa: SLF001 - see above
+        fail(client._md_update_fut)  # noqa: SLF001 - see above
+    client.force_metadata_update = fail
 
 
 async def _end(client: Any, tasks: list[asyncio.Task[Any] | None]) -> None:

@@ -227,6 +227,20 @@ async def test_a_broker_that_does_not_answer_is_no_stuck_consumer(
         await wait_until(lambda: "after" in seen)
 
 
+async def test_whoever_waits_for_a_topic_hears_at_once_that_the_producer_is_thrown_away(
+    kafka: Any, wait_until: Until, user_event: Create
+) -> None:
+    small = await kafka.topic(partitions=1, **{"max.message.bytes": "100"})
+    async with open_producer(kafka.settings(send_timeout_seconds=100, request_timeout_ms=60_000)) as producer:
+        waiting = asyncio.create_task(producer.send(user_event().to_event(), "never-made"))
+        await wait_until(lambda: producer._producer is not None and "never-made" in producer._producer.client._topics)
+        with pytest.raises(EventTooLarge):
+            await producer.send(user_event().to_event(), small)
+        with pytest.raises(SendFailed, match="KafkaConnectionError"):
+            async with asyncio.timeout(10):
+                await waiting
+
+
 async def test_what_is_too_large_is_refused_here_or_by_the_topic(kafka: Any, user_event: Create) -> None:
     topic = await kafka.topic(partitions=1, **{"max.message.bytes": "2000"})
     event = user_event().to_event()
