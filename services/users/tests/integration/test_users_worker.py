@@ -82,13 +82,14 @@ async def test_from_the_api_through_kafka_to_mail_and_statistics(
 
     async def published_and_mailed() -> bool:
         waiting = await postgres.fetchval("SELECT count(*) FROM outbox")
-        return waiting == 0 and handled(MAIL_GROUP, UserRegistered.TYPE) >= mailed + 1
+        is_counted = handled(MAIL_GROUP, UserRegistered.TYPE) > mailed  # perhaps others', which lay in the topic
+        return waiting == 0 and is_counted and mails(mail_server, ada.user["email"]) == 1
 
     await until(published_and_mailed)
-    assert mails(mail_server, ada.user["email"]) == 1
     ready = await worker.get("/readyz")
     assert (ready.status_code, set(ready.json()["checks"])) == (200, {"postgres", "kafka", ORDERS_GROUP, MAIL_GROUP})
 
+    mailed = handled(MAIL_GROUP, UserRegistered.TYPE)
     order_id, paid_before = uuid.uuid4(), handled(ORDERS_GROUP, OrderPaid.TYPE)
     paid = order_event(OrderPaid, ada.id, order_id, 3, "paid")
     for event in (paid, order_event(OrderPlaced, ada.id, order_id, 1, "pending"), paid):
@@ -109,7 +110,7 @@ async def test_from_the_api_through_kafka_to_mail_and_statistics(
 
     async def all_handled() -> bool:
         mailing, counting = handled(MAIL_GROUP, UserRegistered.TYPE), handled(ORDERS_GROUP, OrderPaid.TYPE)
-        return mailing >= mailed + 3 and counting >= paid_before + 2
+        return mailing >= mailed + 2 and counting >= paid_before + 2
 
     await until(all_handled)
     answer = await client.get(f"{ada.path}/stats", headers=ada.bearer)
