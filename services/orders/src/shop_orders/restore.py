@@ -44,9 +44,10 @@ class Tally:
 async def restore(settings: RestoreSettings) -> Tally:
     """Raises StartupError, KafkaError, PyMongoError or OSError; what was written until then is right, and stays."""
     tally, latest, shown_at = Tally(), dict[str, Order](), time.monotonic()
-    async with open_mongo(settings.mongo, "orders-restore") as mongo, open_reader(_servers(settings)) as reader:
+    servers = settings.kafka.bootstrap_servers
+    async with open_mongo(settings.mongo, "orders-restore") as mongo, open_reader(servers) as reader:
         if not reader.has(TOPIC):
-            raise StartupError(f"there is no topic {TOPIC} at {_servers(settings)}")
+            raise StartupError(f"there is no topic {TOPIC} at {servers}")
         store, turns = OrderStore(mongo.database), asyncio.Semaphore(settings.mongo.max_size)
         async for record in reader.records(await reader.ends(TOPIC)):
             tally.read += 1
@@ -62,10 +63,6 @@ async def restore(settings: RestoreSettings) -> Tally:
                 print(tally, file=sys.stderr)  # noqa: T201 - long work shows its progress
         tally.written += await _write(store, turns, latest)
     return tally
-
-
-def _servers(settings: RestoreSettings) -> str:
-    return settings.kafka.bootstrap_servers
 
 
 def _parse(record: KafkaRecord) -> Order | None:

@@ -1,21 +1,20 @@
 """What the databases, the topics and the consumer groups hold at one moment, read past every proxy."""
 
 import asyncio
-import contextlib
 import mailbox
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import Collection, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from pymongo import AsyncMongoClient
 
+from shop_cluster.databases import superuser_connection
 from shop_cluster.ports import HOST
 from shop_cluster.readiness import mongo_url
-from shop_cluster.servers import SUPERUSER
 from shop_cluster.state import State
 from shop_common.events import orders, users
 from shop_common.events.contract import PARTITIONS
@@ -107,21 +106,9 @@ class Snapshot:
         )
 
 
-@contextlib.asynccontextmanager
-async def open_postgres(state: State) -> AsyncIterator[Any]:
+def open_postgres(state: State) -> AbstractAsyncContextManager[Any]:
     """The users database, as the superuser."""
-    connection = await asyncpg.connect(
-        host=HOST,
-        port=state.ports["postgres"],
-        user=SUPERUSER,
-        password=state.secret("postgres_superuser"),
-        database="users",
-        timeout=10,
-    )
-    try:
-        yield connection
-    finally:
-        await connection.close(timeout=5)
+    return superuser_connection(state, "users")
 
 
 async def read_databases(state: State) -> Databases:

@@ -20,18 +20,19 @@ SHUT_OTHERS_OUT = "REVOKE ALL ON DATABASE users FROM PUBLIC"
 
 
 @asynccontextmanager
-async def superuser_connection(state: State) -> AsyncIterator[Any]:
+async def superuser_connection(state: State, database: str = "postgres") -> AsyncIterator[Any]:
     connection = await asyncpg.connect(
         host=HOST,
         port=state.ports["postgres"],
         user=SUPERUSER,
         password=state.secret("postgres_superuser"),
-        database="postgres",
+        database=database,
+        timeout=10,
     )
     try:
         yield connection
     finally:
-        await connection.close()
+        await connection.close(timeout=5)
 
 
 async def ensure_databases(state: State) -> None:

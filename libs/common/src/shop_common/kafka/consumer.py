@@ -14,7 +14,7 @@ from prometheus_client import Counter, Gauge
 from shop_common.events.contract import Contract
 from shop_common.kafka.backoff import full_jitter, happens_within
 from shop_common.kafka.delivery import Delivery, Handler
-from shop_common.kafka.discard import discard_consumer
+from shop_common.kafka.discard import LEAVE_SECONDS, discard_consumer
 from shop_common.kafka.mailboxes import Mailboxes
 from shop_common.kafka.producer import EventProducer
 from shop_common.kafka.settings import KafkaSettings
@@ -28,7 +28,6 @@ _POLL_MS: Final = 500
 _POLL_RECORDS: Final = 500
 _COMMIT_EVERY_SECONDS: Final = 1.0
 _COMMIT_SECONDS: Final = 5.0
-_LEAVE_SECONDS: Final = 5.0
 _REBALANCE_MS: Final = 30_000
 _GROUP_REQUEST_MS: Final = 40_000  # a member's request to join is answered when the rebalance ends
 _START_SECONDS: Final = 45.0  # later than aiokafka's own deadlines, since it leaks a socket where it is cancelled
@@ -139,7 +138,7 @@ class _Membership(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             drain_seconds = self._settings.drain_seconds
         finally:
             answers = await self._give_up(drain_seconds)
-            await discard_consumer(self._consumer, _LEAVE_SECONDS if answers else 0)
+            await discard_consumer(self._consumer, LEAVE_SECONDS if answers else 0)
 
     async def _until_first(self, *jobs: Coroutine[Any, Any, Any]) -> None:
         """Run all until one ends, and end like it."""

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaConnectionError
 
 log = logging.getLogger(__name__)
 
+LEAVE_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 0.5
 
 
@@ -29,7 +30,7 @@ async def discard_producer(producer: Any) -> None:
             batch._drain_waiter.exception()  # noqa: SLF001 - nobody else looks at it, and asyncio complains
 
 
-async def discard_consumer(consumer: Any, wait_seconds: float = 5.0) -> None:
+async def discard_consumer(consumer: Any, wait_seconds: float = LEAVE_SECONDS) -> None:
     """Leave the group if it answers within that time, and close in any case."""
     # In a task: while the broker is away `stop()` ends with the cancellation of a fetch, which must not pass for ours.
     stopping = asyncio.create_task(consumer.stop())
