@@ -47,17 +47,18 @@ async def discard_consumer(consumer: Any, wait_seconds: float = LEAVE_SECONDS) -
 
 def _fail_metadata(client: Any) -> None:
     """Who waits to hear of a topic's partitions waits for a task that is ended here; they hear of that instead."""
+    loop = asyncio.get_running_loop()
 
-    def fail(waiter: asyncio.Future[Any] | None = None) -> asyncio.Future[Any]:
-        waiter = waiter or asyncio.get_running_loop().create_future()
-        if not waiter.done():
-            waiter.set_exception(KafkaConnectionError("the producer is thrown away"))
-            waiter.exception()  # perhaps nobody else looks at it, and asyncio complains
-        return waiter
+    def refuse() -> asyncio.Future[Any]:
+        refused = loop.create_future()
+        refused.set_exception(KafkaConnectionError("the producer is thrown away"))
+        refused.exception()  # perhaps nobody else looks at it, and asyncio complains
+        return refused
 
-    if client._md_update_fut is not None:  # noqa: SLF001 - see above
-        fail(client._md_update_fut)  # noqa: SLF001 - see above
-    client.force_metadata_update = fail
+    waiting, client._md_update_fut = client._md_update_fut, loop.create_future()  # noqa: SLF001 - see above
+    client.force_metadata_update = refuse  # what everybody asks who finds the topic still unknown
+    if waiting is not None and not waiting.done():
+        waiting.set_result(False)
 
 
 async def _end(client: Any, tasks: list[asyncio.Task[Any] | None]) -> None:

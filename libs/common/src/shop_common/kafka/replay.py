@@ -27,6 +27,7 @@ from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
 from shop_common.errors import StartupError
+from shop_common.events.envelope import Headers
 from shop_common.kafka.deadletter import dead_letter_topic
 from shop_common.kafka.letters import REPLAYED, DeadLetter, parse_letter
 from shop_common.kafka.log_reader import LogReader, open_reader
@@ -125,12 +126,26 @@ class Replay:
 
     async def _resend(self, producer: EventProducer, letter: DeadLetter) -> None:
         try:
-            await producer.send_record(letter.topic, letter.key, letter.value, letter.headers)
+            await self._send_record(producer, letter.topic, letter.key, letter.value, letter.headers)
         except EventTooLarge as error:
             self._failed(letter.at, str(error))
             return
         self.tally.replayed += 1
-        await producer.send_record(self.topic, letter.key, b"", [(REPLAYED, letter.at.encode())])
+        await self._send_record(producer, self.topic, letter.key, b"", [(REPLAYED, letter.at.encode())])
+
+    async def _send_record(
+        self, producer: EventProducer, topic: str, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> None:
+        """Again where it failed since another letter of the burst was too large, which cost all their connection."""
+        while True:
+            failed = self.tally.failed
+            try:
+                await producer.send_record(topic, key, value, headers)
+            except SendFailed:
+                if self.tally.failed == failed:
+                    raise
+            else:
+                return
 
     async def _selected(self) -> AsyncIterator[DeadLetter]:
         ends = await self.reader.ends(self.topic)
