@@ -82,6 +82,15 @@ def test_what_is_sent_comes_back_the_same(event: Event) -> None:
     assert Event.from_kafka(record_of(event)) == event
 
 
+def test_the_same_event_in_another_record_has_another_offset() -> None:
+    first, again = record_of(), record_of()
+    again.offset = 41
+    received = Event.from_kafka(again)
+
+    assert (received.offset, received) == (41, Event.from_kafka(first))
+    assert received.to_kafka() == EVENT.to_kafka()
+
+
 def test_a_time_of_another_zone_comes_back_as_utc() -> None:
     plus_two = replace(EVENT, time=EVENT.time.astimezone(timezone(timedelta(hours=2))))
 

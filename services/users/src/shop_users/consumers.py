@@ -33,9 +33,9 @@ class Consumers:
     def of_registrations(self) -> Mapping[type[Contract], Handler]:
         return {UserRegistered: self.on_user_registered}
 
-    async def on_order_changed(self, _: Event, order: OrderState) -> None:
+    async def on_order_changed(self, event: Event, order: OrderState) -> None:
         """Any event of an order: each carries the order's full state."""
-        await self._statistics.apply(order)
+        await self._statistics.apply(order, event.offset)
 
     async def on_user_registered(self, event: Event, user: UserRegistered) -> None:
         await self._welcome_mails.send(event, user)

@@ -50,6 +50,8 @@ class Statistics:
     paid: int
     cancelled: int
     spent: tuple[Spending, ...]
+    projected_offset: int | None
+    """Of the last record of `orders.events.v1` about this user that they reflect; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,13 @@ import os
 import secrets
 import subprocess
 import sys
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 import pytest
+from alembic import command
 
 from shop_cluster.pytest_plugin import Server
 from shop_common.errors import StartupError
@@ -61,6 +63,26 @@ async def test_an_administrator_is_not_made_of_somebody_elses_account(empty: Pos
     with pytest.raises(StartupError, match="email address"):
         await migrate(MigrateSettings(postgres=empty, admin=ADMIN))
     assert await query(empty, "SELECT count(*) FROM users WHERE role = 'admin'") == 0
+
+
+async def test_the_projected_offset_comes_beside_a_worker_that_does_not_know_of_it(
+    empty: PostgresSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrade = command.upgrade
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "upgrade", lambda config, _: upgrade(config, "0001"))
+        await migrate(MigrateSettings(postgres=empty))
+    worker = await asyncpg.connect(empty.dsn)
+    count = await worker.prepare(
+        "INSERT INTO user_statistics AS kept (user_id, orders) VALUES ($1, 1)"
+        " ON CONFLICT (user_id) DO UPDATE SET orders = kept.orders + 1 RETURNING orders"
+    )
+    user_id = uuid.uuid4()
+    assert await count.fetchval(user_id) == 1
+    await migrate(MigrateSettings(postgres=empty))
+    assert await count.fetchval(user_id) == 2
+    await worker.close()
+    assert await query(empty, "SELECT array_agg(projected_offset) FROM user_statistics") == [None]
 
 
 async def test_a_migration_that_fails_is_rolled_back(empty: PostgresSettings) -> None:

@@ -6,7 +6,7 @@ Nothing that arrives is trusted: `Event.from_kafka` checks every attribute, and 
 import re
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -77,6 +77,8 @@ class Event:
     data: bytes
     """JSON."""
     traceparent: str | None = None
+    offset: int | None = field(default=None, compare=False)
+    """Of the record it came in, which makes no difference: sent again, it is the same event in another record."""
 
     def to_kafka(self, traceparent: str | None = None) -> tuple[bytes, bytes, Headers]:
         """Key, value and headers of the record; `traceparent` replaces the event's own."""
@@ -117,6 +119,7 @@ class Event:
             key=_key(record.key),
             data=_data(record.value),
             traceparent=headers.get("traceparent") or None,
+            offset=record.offset,
         )
 
 

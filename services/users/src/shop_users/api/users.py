@@ -163,4 +163,7 @@ async def get_user_stats(
 ) -> Response:
     """Orders and money spent, as far as the events have arrived: usually within a second."""
     statistics = await resources.statistics.get(principal, user_id)
-    return read_response(StatisticsOut.model_validate(statistics), if_none_match)
+    response = read_response(StatisticsOut.model_validate(statistics), if_none_match)
+    if statistics.projected_offset is not None:  # for the gateway, which passes it on to nobody: not documented
+        response.headers["Projected-Offset"] = str(statistics.projected_offset)
+    return response

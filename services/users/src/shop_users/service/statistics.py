@@ -20,6 +20,6 @@ class OrderStatistics:
             raise UserNotFound
         return statistics
 
-    async def apply(self, order: OrderState) -> None:
-        """Versions may come twice and in any order: the highest counts, once."""
-        await self._store.apply(order)
+    async def apply(self, order: OrderState, offset: int | None) -> None:
+        """Versions may come twice and in any order: the highest counts, once. So does the highest offset."""
+        await self._store.apply(order, offset)

@@ -6,10 +6,11 @@ from shop_common.events.orders import OrderState
 from shop_common.postgres import Postgres
 from shop_users.models import Spending, Statistics
 
-# Locks the user's counters, so that the next statement sees all that was counted before it.
-LOCK = """
-INSERT INTO user_statistics (user_id) VALUES ($1)
-ON CONFLICT (user_id) DO UPDATE SET orders = user_statistics.orders
+# Locks the user's counters, so that the next statement sees all that was counted before it. A worker that has lost the
+# partition may come late with an older offset, and so does whoever reads the log again. `greatest` passes over nulls.
+ADVANCE = """
+INSERT INTO user_statistics AS kept (user_id, projected_offset) VALUES ($1, $2)
+ON CONFLICT (user_id) DO UPDATE SET projected_offset = greatest(kept.projected_offset, excluded.projected_offset)
 """
 # Parts of one statement see the table as it was before it: `before` is the version that `applied` replaces.
 # An event that is not newer changes no row in `applied`, and therefore nothing.
@@ -44,7 +45,8 @@ ON CONFLICT (user_id, currency) DO UPDATE SET amount = spent.amount + excluded.a
 FIND = """
 SELECT coalesce(orders, 0) AS orders, coalesce(paid, 0) AS paid, coalesce(cancelled, 0) AS cancelled,
   ARRAY(SELECT amount FROM user_spending WHERE user_id = $1 AND amount > 0 ORDER BY currency) AS amounts,
-  ARRAY(SELECT currency FROM user_spending WHERE user_id = $1 AND amount > 0 ORDER BY currency) AS currencies
+  ARRAY(SELECT currency FROM user_spending WHERE user_id = $1 AND amount > 0 ORDER BY currency) AS currencies,
+  projected_offset
 FROM users LEFT JOIN user_statistics ON user_id = id WHERE id = $1
 """
 
@@ -53,11 +55,11 @@ class StatisticsStore:
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
 
-    async def apply(self, order: OrderState) -> None:
-        """Count this version of the order instead of an older one; a version not newer has no effect."""
+    async def apply(self, order: OrderState, offset: int | None) -> None:
+        """Count this version of the order instead of an older one; a version not newer only advances the offset."""
         row = (order.id, order.user_id, order.version, order.status, order.total.amount, order.total.currency)
         async with self._postgres.transaction() as transaction:
-            await transaction.execute(LOCK, order.user_id)
+            await transaction.execute(ADVANCE, order.user_id, offset)
             await transaction.execute(APPLY, *row)
 
     async def find(self, user_id: UUID) -> Statistics | None:
@@ -67,4 +69,4 @@ class StatisticsStore:
             return None
         amounts = map(int, row["amounts"])
         spent = tuple(Spending(*pair) for pair in zip(amounts, row["currencies"], strict=True))
-        return Statistics(row["orders"], row["paid"], row["cancelled"], spent)
+        return Statistics(row["orders"], row["paid"], row["cancelled"], spent, row["projected_offset"])
