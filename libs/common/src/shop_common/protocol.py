@@ -1,12 +1,14 @@
-"""uvicorn's HTTP protocol with what it lacks: ends to waiting for a client's bytes, and for a client to take ours."""
+"""uvicorn's HTTP protocol with what it lacks: an end to waiting for clients, and to reads for those that have gone."""
 
 import asyncio
 import math
-from typing import Any
+from typing import Any, cast
 
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from shop_common.problems import problem_response
+from shop_common.request import abandon
 
 _HEAD_SECONDS = 10.0
 _MAX_HEAD_BYTES = 64 * 1024  # the exact limit is the middleware's; this one holds while the head is still coming
@@ -43,7 +45,10 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_head()
         self._forget_writing()
+        cycle: RequestResponseCycle | None = self.cycle
         super().connection_lost(exc)
+        if cycle is not None and not cycle.response_complete:
+            abandon(cast("Scope", cycle.scope))
 
     def data_received(self, data: bytes) -> None:
         self._head_bytes += len(data)

@@ -32,6 +32,9 @@ from shop_common.tracing import entry_span
 
 DEADLINE_HEADER = "X-Deadline-Ms"
 REQUEST_ID_HEADER = "X-Request-Id"
+_TASK = "shop.task"
+"""The key of the task that reads for a client, in an ASGI scope; False once the client has gone."""
+_READS = frozenset({"GET", "HEAD"})
 _MAX_HEAD_BYTES = 16 * 1024
 _HEADER_LINE_BYTES = len(": \r\n")  # or there might be thousands of headers with nothing in them
 _MAX_LOGGED_PATH = 256
@@ -62,6 +65,13 @@ ANY_REQUEST: Final[tuple[type[AppError], ...]] = (
     DeadlineExceeded,
 )
 """What a request may end in before or around whatever route it asks for; documented with each."""
+
+
+def abandon(scope: Scope) -> None:
+    """The client has gone: a read is cancelled; what may change something goes on, so that its outcome is sure."""
+    if task := scope.get(_TASK):
+        scope[_TASK] = False
+        task.cancel()
 
 
 class RequestMiddleware:
@@ -110,17 +120,20 @@ class RequestMiddleware:
         has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         self._in_progress += 1
         try:
-            if self._in_progress > self._http.limit_concurrency and scope["path"] not in _QUIET_PATHS:
-                raise Unavailable("Too many requests are under way; try again shortly")
-            if _head_bytes(scope) > _MAX_HEAD_BYTES:
-                raise HeadersTooLarge(f"Address and headers together may have {_MAX_HEAD_BYTES} bytes")
+            self._check_limits(scope)
             seconds = self._deadline_seconds(headers)
             context.set_deadline(seconds)
             if has_body:
                 receive = await self._buffered(headers, receive, min(seconds, self._http.body_seconds))
                 has_body = False
+            if scope["method"] in _READS:
+                scope[_TASK] = asyncio.current_task()
             async with asyncio.timeout(context.remaining_seconds()) as answer.deadline:
                 await self._app(scope, receive, answer.send)
+        except asyncio.CancelledError:
+            if scope.get(_TASK) is not False:
+                raise
+            answer.status = _CLIENT_GONE
         except ClientDisconnect:
             answer.status = _CLIENT_GONE
         except Exception as error:
@@ -133,6 +146,12 @@ class RequestMiddleware:
             await response(scope, receive, answer.send)
         finally:
             self._in_progress -= 1
+
+    def _check_limits(self, scope: Scope) -> None:
+        if self._in_progress > self._http.limit_concurrency and scope["path"] not in _QUIET_PATHS:
+            raise Unavailable("Too many requests are under way; try again shortly")
+        if _head_bytes(scope) > _MAX_HEAD_BYTES:
+            raise HeadersTooLarge(f"Address and headers together may have {_MAX_HEAD_BYTES} bytes")
 
     def _deadline_seconds(self, headers: Headers) -> float:
         own = self._http.deadline_seconds

@@ -66,6 +66,7 @@ async def pid() -> int:
     return os.getpid()
 
 
+@router.post("/held/{name}")
 @router.get("/held/{name}")
 async def hold(name: str) -> str:
     """Answer once the test has made the file of that name in the directory the process was started in."""
