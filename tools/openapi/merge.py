@@ -34,6 +34,7 @@ UPSTREAM_ERRORS = (
     errors.UpstreamUnreachable,
     errors.UpstreamMalformed,
     errors.UpstreamBusy,
+    errors.CircuitOpen,
     errors.UpstreamDeadline,
 )
 HEADERS = {

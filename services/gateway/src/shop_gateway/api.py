@@ -36,6 +36,8 @@ class Forward:
     path: str
     owner: Owner
     public: bool = False
+    keyed: bool = False
+    """Its owner heeds `Idempotency-Key`: sent with one, the request may be tried again."""
 
     async def __call__(self, scope: Scope, receive: Receive) -> Reply:
         if not self.public:
@@ -44,7 +46,9 @@ class Forward:
         if query := scope["query_string"]:
             target = f"{target}?{query_text(query)}"
         body = await _body(receive) if self.method in _WITH_BODY else None
-        call = Call(self.method, self.path, target, to_upstream(scope["headers"]), body)
+        headers = to_upstream(scope["headers"])
+        repeatable = self.method == "GET" or (self.keyed and "idempotency-key" in headers)
+        call = Call(self.method, self.path, target, headers, body, repeatable)
         started = time.perf_counter()
         answer = await _resources(scope).upstreams[self.owner].call(call, remaining_seconds())
         return _passed_on(answer, _timing(scope, [(self.owner, time.perf_counter() - started)]))
@@ -96,10 +100,10 @@ ROUTES: tuple[Forward | Dashboard, ...] = (
     Forward("GET", "/v1/users/{user_id}/stats", "users"),
     Dashboard("/v1/users/{user_id}/dashboard"),
     Forward("GET", "/v1/orders", "orders"),
-    Forward("POST", "/v1/orders", "orders"),
+    Forward("POST", "/v1/orders", "orders", keyed=True),
     Forward("GET", "/v1/orders/{order_id}", "orders"),
-    Forward("POST", "/v1/orders/{order_id}/pay", "orders"),
-    Forward("POST", "/v1/orders/{order_id}/cancel", "orders"),
+    Forward("POST", "/v1/orders/{order_id}/pay", "orders", keyed=True),
+    Forward("POST", "/v1/orders/{order_id}/cancel", "orders", keyed=True),
 )
 PUBLIC: Final = tuple((route.method, route.path) for route in ROUTES if isinstance(route, Forward) and route.public)
 """Routes without a token, by method and path; none has an id in it."""

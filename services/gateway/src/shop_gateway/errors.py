@@ -2,7 +2,7 @@
 
 UpstreamError (each knows which upstream)
 ├── UpstreamUnreachable 502 · UpstreamMalformed 502 · UpstreamFailed 502
-└── UpstreamBusy 503 · UpstreamDeadline 504
+└── UpstreamBusy 503 · CircuitOpen 503 · UpstreamDeadline 504
 RateLimited 429 · InvalidPath 422
 """
 
@@ -34,9 +34,15 @@ class UpstreamFailed(UpstreamError):
 
 
 class UpstreamBusy(UpstreamError):
-    """Every connection to it is in use; nothing was sent."""
+    """It has as many calls under way as it can bear, or every connection to it is in use; nothing was sent."""
 
     status, code, title = 503, "upstream_busy", "Temporarily unavailable"
+
+
+class CircuitOpen(UpstreamError):
+    """It has failed too often to be asked just now; nothing was sent."""
+
+    status, code, title = 503, "circuit_open", "Temporarily unavailable"
 
 
 class UpstreamDeadline(UpstreamError):

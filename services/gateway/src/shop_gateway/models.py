@@ -38,6 +38,8 @@ class Call(NamedTuple):
     """The path and the query to ask for."""
     headers: Mapping[str, str]
     body: bytes | None = None
+    repeatable: bool = False
+    """Made twice, it does no more than once: a read, or a command with an idempotency key that its owner heeds."""
 
 
 class Answer(NamedTuple):

@@ -11,7 +11,7 @@ from shop_gateway.models import Owner
 from shop_gateway.rate_limit import SCRIPT, RateLimiter, open_rate_limiter
 from shop_gateway.service import Dashboards
 from shop_gateway.settings import Settings
-from shop_gateway.upstreams import Upstream, open_key_source, open_upstream
+from shop_gateway.upstreams.calls import Upstream, open_key_source, open_upstream
 
 
 @dataclass(frozen=True, slots=True)

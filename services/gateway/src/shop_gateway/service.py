@@ -12,7 +12,7 @@ from shop_common.errors import AppError
 from shop_gateway.errors import UpstreamDeadline, UpstreamFailed, UpstreamMalformed
 from shop_gateway.models import Answer, Call, SectionOutcome, SectionProblem
 from shop_gateway.settings import DeadlineSettings
-from shop_gateway.upstreams import Upstream
+from shop_gateway.upstreams.calls import Upstream
 
 _ASSEMBLY_SECONDS = 0.02
 """Kept back from the client's own deadline, so that a partial answer still arrives within it."""
@@ -34,7 +34,7 @@ class Section:
     upstream: Upstream
     route: str
     target: str
-    """What to ask for, the user's id at `{id}`."""
+    """What to ask for, the user's id at `{user_id}`."""
     required: bool = False
 
 
@@ -44,9 +44,9 @@ class Dashboards:
     def __init__(self, users: Upstream, orders: Upstream, deadlines: DeadlineSettings) -> None:
         self._deadlines = deadlines
         self._sections = (
-            Section("user", users, "/v1/users/{id}", "/v1/users/{id}", required=True),
-            Section("orders", orders, "/v1/orders", "/v1/orders?user_id={id}&limit=10"),
-            Section("stats", users, "/v1/users/{id}/stats", "/v1/users/{id}/stats"),
+            Section("user", users, "/v1/users/{user_id}", "/v1/users/{user_id}", required=True),
+            Section("orders", orders, "/v1/orders", "/v1/orders?user_id={user_id}&limit=10"),
+            Section("stats", users, "/v1/users/{user_id}/stats", "/v1/users/{user_id}/stats"),
         )
 
     async def gather(
@@ -82,8 +82,8 @@ class Dashboards:
         started = time.perf_counter()
         body, problem = None, None
         try:
-            call = Call("GET", section.route, section.target.replace("{id}", user_id), headers)
-            answer = await section.upstream.call(call, seconds)
+            call = Call("GET", section.route, section.target.replace("{user_id}", user_id), headers, repeatable=True)
+            answer = await section.upstream.call(call, seconds, optional=not section.required)
             if section.required and answer.status >= _BAD_REQUEST:
                 raise RequiredRefused(answer)
             body, problem = _read(answer, section.upstream.name)

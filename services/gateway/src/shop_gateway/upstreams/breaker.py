@@ -1,0 +1,99 @@
+"""A circuit breaker (Nygard, Release It!): what keeps failing is left alone for a while, then tried with a few calls.
+
+One for each route of an upstream, since one broken route says nothing of the others: a dashboard whose statistics
+fail must not lose its profile for it.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Final
+
+_WINDOW_SECONDS: Final = 10
+_ENOUGH_CALLS: Final = 20
+_FAILURE_RATIO: Final = 0.5
+_OPEN_SECONDS: Final = 5.0
+_PROBES: Final = 3
+
+
+class State(IntEnum):
+    CLOSED = 0
+    HALF_OPEN = 1
+    OPEN = 2
+
+
+class Breaker:
+    """Ask `try_enter` before a call, and tell `leave` how it went with the ticket it gave."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._state = State.CLOSED
+        self._tickets = 0
+        self._open_until = 0.0
+        self._entered = 0
+        self._passed = 0
+        self._window = _Window()
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def retry_after(self) -> int:
+        """Whole seconds until it is worth asking again, at least 1."""
+        return max(1, math.ceil(self._open_until - self._clock()))
+
+    def try_enter(self) -> int | None:
+        """A ticket for one call, or None: spare the upstream."""
+        if self._state is State.OPEN and self._clock() >= self._open_until:
+            self._become(State.HALF_OPEN)
+        if self._state is State.OPEN or (self._state is State.HALF_OPEN and self._entered >= _PROBES):
+            return None
+        self._entered += 1
+        return self._tickets
+
+    def leave(self, ticket: int, *, failed: bool | None) -> None:
+        """None: nothing was learned of the upstream. A call begun in an earlier state changes nothing."""
+        if ticket != self._tickets:
+            return
+        if failed is None:
+            self._entered -= 1
+        elif self._state is State.CLOSED:
+            self._window.add(self._clock(), failed=failed)
+            if failed and self._window.fails_too_often():
+                self._become(State.OPEN)
+        elif failed:
+            self._become(State.OPEN)
+        else:
+            self._passed += 1
+            if self._passed == _PROBES:
+                self._become(State.CLOSED)
+
+    def _become(self, state: State) -> None:
+        self._state = state
+        self._tickets += 1
+        self._entered = self._passed = 0
+        self._window = _Window()
+        if state is State.OPEN:
+            self._open_until = self._clock() + _OPEN_SECONDS
+
+
+class _Window:
+    """Calls and failures of the last ten seconds, by the second."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, tuple[int, int]] = {}
+
+    def add(self, now: float, *, failed: bool) -> None:
+        second = int(now)
+        if second not in self._seconds:
+            for old in [each for each in self._seconds if each <= second - _WINDOW_SECONDS]:
+                del self._seconds[old]
+        calls, failures = self._seconds.get(second, (0, 0))
+        self._seconds[second] = calls + 1, failures + failed
+
+    def fails_too_often(self) -> bool:
+        calls = sum(calls for calls, _ in self._seconds.values())
+        failures = sum(failures for _, failures in self._seconds.values())
+        return calls >= _ENOUGH_CALLS and failures >= _FAILURE_RATIO * calls
