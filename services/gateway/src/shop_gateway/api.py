@@ -132,6 +132,8 @@ def create_routes() -> list[Route]:
     for entry in ROUTES:
         route = Route(entry.path, _Endpoint(entry), methods=[entry.method])
         route.methods = {entry.method}
+        # Starlette ends it with a `$`, which matches before a line feed at the end, too.
+        route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z")
         routes.append(route)
     return routes
 

@@ -8,7 +8,8 @@ from shop_common.health import Check
 from shop_common.redis import open_redis
 from shop_common.tokens import KeyCache, TokenVerifier
 from shop_gateway.models import Owner
-from shop_gateway.rate_limit import SCRIPT, RateLimiter, open_rate_limiter
+from shop_gateway.rate_limit.limiter import RateLimiter, open_rate_limiter
+from shop_gateway.rate_limit.shared import SCRIPT
 from shop_gateway.service import Dashboards
 from shop_gateway.settings import Settings
 from shop_gateway.upstreams.calls import Upstream, open_key_source, open_upstream

@@ -22,9 +22,16 @@ class EdgeTokenSettings(TokenSettings):
     """Where the public keys are; the users service's well-known path unless set."""
 
 
-class RateLimitSettings(Block):
+class QuotaSettings(Block):
     requests: int = Field(default=100, ge=1, le=1_000_000)
     window_seconds: int = Field(default=60, ge=1, le=86_400)
+
+
+class RateLimitSettings(QuotaSettings):
+    login: QuotaSettings = QuotaSettings(requests=10)
+    """Logins from one address."""
+    registration: QuotaSettings = QuotaSettings(requests=5)
+    """Registrations from one address."""
     key_prefix: str = "shop:gateway:rate:"
     redis_seconds: Seconds = 0.5
     """How long Redis may take before the process counts by itself."""

@@ -267,7 +267,8 @@ def make_settings(users: Upstream, orders: Upstream, redis_url: str) -> MakeSett
             "users_url": users.url,
             "orders_url": orders.url,
             "redis": {"url": redis_url, "acquire_seconds": 30, "command_seconds": 30},
-            "rate_limit": {"requests": 100_000, "key_prefix": f"{uuid.uuid4()}:", "redis_seconds": 30},
+            "rate_limit": {"requests": 100_000, "key_prefix": f"{uuid.uuid4()}:", "redis_seconds": 30}
+            | {name: {"requests": 100_000} for name in ("login", "registration")},
         }
         return Settings(**(usual | changes))
 

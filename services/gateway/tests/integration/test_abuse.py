@@ -11,6 +11,7 @@ import pytest
 from shop_common.testing import TokenIssuer
 from shop_common.tokens import TokenVerifier
 from shop_gateway.api import PUBLIC
+from shop_gateway.edge import STRICTER
 
 USER_ID = "0d4c9b3e-6f5a-4b7e-9a51-2f1f7e1f0001"
 OTHER_ID = "0d4c9b3e-6f5a-4b7e-9a51-2f1f7e1f0002"
@@ -18,7 +19,8 @@ OTHER_ID = "0d4c9b3e-6f5a-4b7e-9a51-2f1f7e1f0002"
 
 def quota(requests: int) -> dict[str, Any]:
     """One that does not come back while a test runs, counted in Redis however busy the machine is."""
-    return {"requests": requests, "window_seconds": 86_400, "key_prefix": f"{uuid.uuid4()}:", "redis_seconds": 60}
+    usual = {"requests": requests, "window_seconds": 86_400}
+    return usual | {"login": usual, "registration": usual, "key_prefix": f"{uuid.uuid4()}:", "redis_seconds": 60}
 
 
 @pytest.fixture
@@ -103,6 +105,10 @@ async def test_who_guesses_passwords_is_counted_by_address_whatever_tokens_they_
         statuses.append((await gateway.request(method, path, headers=bearer)).status_code)
     assert statuses == [200, 200, 429, 429]
     assert checks == [], "a token nobody asked for is not looked at"
+
+
+def test_what_counts_under_a_stricter_policy_is_counted_by_address() -> None:
+    assert set(STRICTER) <= set(PUBLIC)
 
 
 async def test_a_client_cannot_hide_behind_addresses_it_makes_up(open_gateway: Any) -> None:

@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 from shop_common.redis import open_redis
 from shop_common.settings import RedisSettings
 from shop_common.testing import TokenIssuer
-from shop_gateway.rate_limit import SCRIPT, RateLimiter
+from shop_gateway.rate_limit.limiter import RateLimiter
+from shop_gateway.rate_limit.shared import SCRIPT
 from shop_gateway.settings import RateLimitSettings
 
 USER_ID = "0d4c9b3e-6f5a-4b7e-9a51-2f1f7e1f0001"
@@ -22,7 +23,8 @@ OTHER_ID = "0d4c9b3e-6f5a-4b7e-9a51-2f1f7e1f0002"
 
 def _quota(requests: int) -> dict[str, Any]:
     """One that does not come back while a test runs, counted in Redis however busy the machine is."""
-    return {"requests": requests, "window_seconds": 86_400, "key_prefix": f"{uuid.uuid4()}:", "redis_seconds": 60}
+    quota = {"requests": requests, "window_seconds": 86_400}
+    return quota | {"login": quota, "registration": quota, "key_prefix": f"{uuid.uuid4()}:", "redis_seconds": 60}
 
 
 def _patient(redis_url: str) -> RedisSettings:
@@ -40,18 +42,22 @@ async def test_of_many_at_once_over_several_gateways_exactly_the_quota_passes(re
         assert sum(verdict.allowed for verdict in verdicts) == 37
         assert sorted(verdict.remaining for verdict in verdicts if verdict.allowed) == list(range(37))
         assert (await limiters[0].take("user:b")).remaining == 36
-        assert all(limiter._local == {} for limiter in limiters), "all of them were counted in Redis"
+        assert {verdict.source for verdict in verdicts} <= {"redis", "leased"}
 
 
 async def test_what_is_given_back_can_be_taken_again_and_nothing_more(redis_url: str) -> None:
     async with open_redis(_patient(redis_url)) as redis:
         limiter = RateLimiter(RateLimitSettings(**_quota(2)), redis.register_script(SCRIPT))
         for _ in range(5):
-            assert (await limiter.take("a")).remaining == 1
-            await limiter.give_back("a")
-        await limiter.give_back("a")
+            verdict = await limiter.take("a")
+            assert (verdict.remaining, limiter.give_back(verdict).remaining) == (1, 2)
         assert [(await limiter.take("a")).allowed for _ in range(3)] == [True, True, False]
-        assert limiter._local == {}
+        await limiter.close()
+        strict = [await limiter.take("a", "login") for _ in range(3)]
+        limiter.give_back(strict[0])
+        limiter.give_back(strict[0])
+        limiter.give_back(strict[0])
+        assert [(await limiter.take("a", "login")).remaining for _ in range(2)] == [1, 0]
 
 
 async def test_what_redis_keeps_goes_away_with_the_window(redis_url: str) -> None:
@@ -132,7 +138,7 @@ async def test_without_redis_the_process_counts_and_nobody_gets_an_error(
     assert (await gateway.get("/readyz")).status_code == 200
     responses = await asyncio.gather(*(gateway.get("/v1/orders", headers=bearer) for _ in range(20)))
     assert sorted(response.status_code for response in responses) == [200] * 5 + [429] * 15
-    lines = [record for record in caplog.records if record.name == "shop_gateway.rate_limit"]
+    lines = [record for record in caplog.records if record.name.startswith("shop_gateway.rate_limit")]
     assert [record.getMessage() for record in lines] == ["rate limits are counted per process: no Redis"]
 
 
@@ -150,9 +156,87 @@ async def test_a_script_redis_has_forgotten_is_sent_again(redis_url: str) -> Non
         limiter = RateLimiter(RateLimitSettings(**_quota(5)), redis.register_script(SCRIPT))
         await limiter.take("a")
         await _forget_scripts(redis)
-        assert (await limiter.take("a")).remaining == 3
-        assert limiter._local == {}
+        verdict = await limiter.take("a")
+        assert (verdict.remaining, verdict.source) == (3, "redis")
 
 
 async def _forget_scripts(redis: Redis) -> None:
     await redis.script_flush()
+
+
+async def test_logins_and_registrations_have_stricter_quotas_beside_the_usual_one(
+    open_gateway: Any, users: Any, act: Any
+) -> None:
+    for route in ("POST /v1/auth/token", "POST /v1/auth/refresh", "POST /v1/users", "POST /v1/auth/logout"):
+        users.on(route, act.answer({}))
+    strict = {
+        name: {"requests": requests, "window_seconds": 86_400} for name, requests in (("login", 1), ("registration", 1))
+    }
+    gateway = await open_gateway(rate_limit=_quota(6) | strict)
+    granted = await gateway.post("/v1/auth/token")
+    assert granted.headers["ratelimit-policy"] == '"default";q=6;w=86400, "login";q=1;w=86400'
+    assert [item.split(";")[:2] for item in granted.headers["ratelimit"].split(", ")] == [
+        ['"default"', "r=5"],
+        ['"login"', "r=0"],
+    ]
+    assert (await gateway.post("/v1/auth/refresh")).status_code == 200
+    assert (await gateway.post("/v1/auth/token%0A")).status_code == 404, "it is no other name for a login"
+    refused = await gateway.post("/v1/auth/token")
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+    assert refused.json()["detail"].startswith("Quota spent: login; ")
+    usual, login = refused.headers["ratelimit"].split(", ")
+    assert usual.startswith('"default";r=3;'), "what only the other refuses is not counted"
+    assert login == f'"login";r=0;t={refused.headers["retry-after"]}'
+    assert 86_000 < int(refused.headers["retry-after"]) <= 86_400
+
+    assert (await gateway.post("/v1/users")).status_code == 200
+    assert (await gateway.post("/v1/users")).json()["detail"].startswith("Quota spent: registration; ")
+    assert [(await gateway.post("/v1/auth/logout")).status_code for _ in range(3)] == [200, 200, 429]
+    both = await gateway.post("/v1/auth/token")
+    assert both.json()["detail"].startswith("Quota spent: default, login; ")
+    assert both.headers["retry-after"] == "86400"
+
+
+async def test_what_the_usual_quota_refuses_is_not_counted_as_a_login(open_gateway: Any, users: Any, act: Any) -> None:
+    users.on("POST /v1/auth/token", act.answer({}))
+    quota = _quota(1) | {"login": {"requests": 5, "window_seconds": 86_400}}
+    gateway = await open_gateway(rate_limit=quota)
+    assert (await gateway.post("/v1/auth/token")).status_code == 200
+    for _ in range(3):
+        refused = await gateway.post("/v1/auth/token")
+        assert refused.json()["detail"].startswith("Quota spent: default; ")
+        assert '"login";r=4;' in refused.headers["ratelimit"]
+
+
+async def test_a_304_is_free(open_gateway: Any, users: Any, act: Any, bearer: dict[str, str]) -> None:
+    users.on("GET /v1/me", act.raw(b'HTTP/1.1 304 Not Modified\r\nETag: "3"\r\n\r\n'))
+    gateway = await open_gateway(rate_limit=_quota(2))
+    for _ in range(5):
+        response = await gateway.get("/v1/me", headers=bearer | {"If-None-Match": '"3"'})
+        assert (response.status_code, response.headers["ratelimit"].split(";")[1]) == (304, "r=2")
+    statuses = [(await gateway.get("/v1/orders", headers=bearer)).status_code for _ in range(3)]
+    assert statuses == [200, 200, 429]
+    refused = await gateway.get("/v1/me", headers=bearer | {"If-None-Match": '"3"'})
+    assert refused.status_code == 429, "one has to be left to ask at all"
+
+
+async def test_what_is_answered_around_the_edge_is_not_counted_and_says_nothing(
+    open_gateway: Any, orders: Any, act: Any, hold: Any, bearer: dict[str, str]
+) -> None:
+    held = hold()
+    orders.on("GET /v1/orders", act.answer({}, held=held))
+    gateway = await open_gateway(rate_limit=_quota(2), http={"limit_concurrency": 1})
+    under_way = asyncio.create_task(gateway.get("/v1/orders", headers=bearer))
+    await held.reached(1)
+    busy = await gateway.get("/v1/orders", headers=bearer)
+    held.open()
+    assert (await under_way).headers["ratelimit"].startswith('"default";r=1;')
+    answers = [
+        busy,
+        await gateway.get("/v1/orders", headers=bearer | {"X-Long": "x" * 20_000}),
+        await gateway.get("/v1/orders", headers=bearer | {"X-Deadline-Ms": "soon"}),
+        await gateway.post("/v1/users", content=b"x" * 300_000),
+    ]
+    assert [answer.status_code for answer in answers] == [503, 431, 400, 413]
+    assert not [answer.status_code for answer in answers if {"ratelimit", "ratelimit-policy"} & set(answer.headers)]
+    assert (await gateway.get("/v1/orders", headers=bearer)).headers["ratelimit"].startswith('"default";r=0;')

@@ -63,6 +63,7 @@ async def running(users: Any, orders: Any, redis_url: str) -> AsyncIterator[Runn
         ORDERS_URL=orders.url,
         REDIS__URL=redis_url,
         RATE_LIMIT__REQUESTS=100_000,
+        RATE_LIMIT__LOGIN__REQUESTS=100_000,
     )
     process = await asyncio.create_subprocess_exec(*COMMAND, env=environment, stdout=asyncio.subprocess.DEVNULL)
     try:
@@ -133,7 +134,9 @@ async def test_metrics_are_on_their_own_port_only(running: Running, users: Any, 
         await client.post(f"http://127.0.0.1:{running.port}/v1/auth/token")
         metrics = await client.get(f"http://127.0.0.1:{running.metrics_port}/metrics")
         assert 'shop_gateway_upstream_seconds_count{outcome="ok",upstream="users"} 1.0' in metrics.text
-        assert 'shop_gateway_rate_decisions_total{decision="allowed",source="redis"} 1.0' in metrics.text
+        for policy in ("default", "login"):
+            counted = f'shop_gateway_rate_decisions_total{{decision="allowed",policy="{policy}",source="redis"}} 1.0'
+            assert counted in metrics.text
         assert (await client.get(f"http://127.0.0.1:{running.port}/metrics")).status_code == 404
 
 

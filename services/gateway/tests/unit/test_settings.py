@@ -19,6 +19,7 @@ def test_the_defaults(environment: pytest.MonkeyPatch) -> None:
     settings = Settings()
     assert (settings.http.port, settings.http.metrics_port) == (8000, 8010)
     assert (settings.rate_limit.requests, settings.rate_limit.window_seconds) == (100, 60)
+    assert (settings.rate_limit.login.requests, settings.rate_limit.registration.requests) == (10, 5)
     assert (settings.deadlines.dashboard_seconds, settings.deadlines.section_seconds) == (1.0, 0.8)
     assert settings.jwks_url == "http://127.0.0.1:8001/.well-known/jwks.json"
     assert settings.trusted_proxies == settings.cors.origins == ()
@@ -28,10 +29,12 @@ def test_lists_and_blocks_are_read(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("GATEWAY_CORS__ORIGINS", '["https://shop.example"]')
     environment.setenv("GATEWAY_TRUSTED_PROXIES", '["10.0.0.0/8", "::1/128"]')
     environment.setenv("GATEWAY_TOKENS__JWKS_URL", "http://keys.internal/jwks")
+    environment.setenv("GATEWAY_RATE_LIMIT__LOGIN__WINDOW_SECONDS", "30")
     settings = Settings()
     assert settings.cors.origins == ("https://shop.example",)
     assert [str(network) for network in settings.trusted_proxies] == ["10.0.0.0/8", "::1/128"]
     assert settings.jwks_url == "http://keys.internal/jwks"
+    assert (settings.rate_limit.login.requests, settings.rate_limit.login.window_seconds) == (10, 30)
 
 
 @pytest.mark.parametrize(

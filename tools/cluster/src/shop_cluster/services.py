@@ -10,6 +10,7 @@ from shop_cluster.state import State, write_private
 from shop_cluster.supervise import Program
 
 ADMIN_EMAIL = "admin@example.com"
+_QUOTAS = ("RATE_LIMIT__REQUESTS", "RATE_LIMIT__LOGIN__REQUESTS", "RATE_LIMIT__REGISTRATION__REQUESTS")
 
 SERVICES: Mapping[str, str] = {
     "users": "shop_users.app",
@@ -87,7 +88,7 @@ def _gateway(state: State) -> dict[str, str]:
         "ORDERS_URL": f"http://{HOST}:{state.ports['orders']}",
         "REDIS__URL": f"redis://{HOST}:{state.ports['redis']}/0",
         "TOKENS__JWKS_URL": _jwks_url(state),
-        "RATE_LIMIT__REQUESTS": "1000000",  # one person's scripts and tests all come from one address
+        **dict.fromkeys(_QUOTAS, "1000000"),  # one person's scripts and tests all come from one address
     }
 
 
