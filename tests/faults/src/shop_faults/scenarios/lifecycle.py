@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import statistics
 import time
 from typing import Final
 
@@ -79,9 +78,10 @@ async def lose_the_collector(run: Run) -> None:
             if window == 0:
                 await run.lab.parts["users"].restart(_STOP_SECONDS)  # and its exit is bounded
             await run.lab.proxies["otlp_http"].pass_through()
-    heard, lost = statistics.median(latencies["heard"]), statistics.median(latencies["lost"])
+    # Whoever shares the machine only ever adds to a window, and a collector that is waited for adds to each of them.
+    heard, lost = min(latencies["heard"]), min(latencies["lost"])
     ok = lost <= 1.1 * heard + _NOISE_MILLISECONDS
-    run.check("p99 without a collector", ok=ok, detail=f"{lost:.1f} ms against {heard:.1f} ms, medians of windows")
+    run.check("p99 without a collector", ok=ok, detail=f"{lost:.1f} ms against {heard:.1f} ms, quietest windows")
 
 
 async def _window(run: Run) -> float:
