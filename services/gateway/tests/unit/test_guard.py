@@ -11,7 +11,7 @@ WELL = Lesson(failed=False, overloaded=False)
 
 @pytest.mark.parametrize("status", [200, 201, 204, 304, 400, 401, 404, 409, 422, 429, 499])
 def test_a_clients_mistake_is_no_failure(status: int) -> None:
-    assert learn(status, 0.8) == WELL
+    assert learn(status, 0.8, 0.7) == WELL
 
 
 @pytest.mark.parametrize(
@@ -19,18 +19,23 @@ def test_a_clients_mistake_is_no_failure(status: int) -> None:
     [
         (500, Lesson(failed=True, overloaded=None)),
         (502, Lesson(failed=True, overloaded=None)),
-        (503, Lesson(failed=True, overloaded=True)),
         (504, Lesson(failed=True, overloaded=True)),
     ],
 )
 def test_an_upstreams_is(status: int, lesson: Lesson) -> None:
-    assert learn(status, 0.8) == lesson
+    assert learn(status, 0.8, 0.1) == lesson
 
 
 def test_a_deadline_that_a_client_made_short_says_nothing() -> None:
-    assert learn(504, 0.49) is NO_LESSON
-    assert learn(504, 0.5) != NO_LESSON
-    assert learn(503, 0.49) != NO_LESSON
+    assert learn(504, 0.49, 0.49) is NO_LESSON
+    assert learn(504, 0.5, 0.5) != NO_LESSON
+    assert learn(500, 0.49, 0.49) != NO_LESSON
+
+
+def test_one_that_refuses_promptly_is_asked_less_and_not_left_alone() -> None:
+    """Left alone, it would have nothing to do for a while, and then too much again."""
+    assert learn(503, 5, 1.9) == Lesson(failed=None, overloaded=True)
+    assert learn(503, 5, 2.0) == Lesson(failed=True, overloaded=True)
 
 
 def _gauge(name: str, route: str) -> float | None:

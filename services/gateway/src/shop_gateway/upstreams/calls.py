@@ -71,12 +71,14 @@ class Upstream:
             guard = Guard(self.name, call.method, call.route, self._connections)
             self._guards[call.method, call.route] = guard
         ticket = guard.enter(optional=optional)
-        seconds, lesson = ends - time.monotonic(), NO_LESSON
+        started, lesson = time.monotonic(), NO_LESSON
+        seconds = ends - started
         try:
             answer = await self._observed(call, seconds)
-            lesson = learn(answer.status, seconds)
+            lesson = learn(answer.status, seconds, time.monotonic() - started)
         except UpstreamError as error:
-            lesson = REFUSED_HERE if isinstance(error, UpstreamBusy) else learn(error.status, seconds)
+            took = time.monotonic() - started
+            lesson = REFUSED_HERE if isinstance(error, UpstreamBusy) else learn(error.status, seconds, took)
             raise
         else:
             return answer

@@ -24,6 +24,8 @@ CONCURRENCY_LIMIT = Gauge(
 
 _FAIR_SECONDS: Final = 0.5
 """A deadline shorter than this, which a client may ask for, says nothing of the upstream when it passes."""
+_PROMPT_SECONDS: Final = 2.0
+"""A 503 within this is an upstream that takes care of itself: it is told to fewer, and to no fewer than it can bear."""
 _SERVER_ERROR, _UNAVAILABLE, _TIMEOUT = 500, 503, 504
 
 
@@ -39,12 +41,14 @@ REFUSED_HERE: Final = Lesson(None, overloaded=True)
 _WELL: Final = Lesson(failed=False, overloaded=False)
 
 
-def learn(status: int, seconds: float) -> Lesson:
+def learn(status: int, seconds: float, took: float) -> Lesson:
     """From a call that had so many seconds and ended with this status, the gateway's own 502 and 504 included."""
     if status < _SERVER_ERROR:
         return _WELL
     if status == _TIMEOUT and seconds < _FAIR_SECONDS:
         return NO_LESSON
+    if status == _UNAVAILABLE and took < _PROMPT_SECONDS:
+        return Lesson(failed=None, overloaded=True)
     return Lesson(failed=True, overloaded=True if status in {_UNAVAILABLE, _TIMEOUT} else None)
 
 
