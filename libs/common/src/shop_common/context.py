@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+_SHARE_FOR_WAITING = 0.9
+
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 
@@ -39,3 +41,9 @@ def remaining_seconds() -> float | None:
     """Seconds until the request's deadline, never negative; None where there is none."""
     deadline = _deadline.get()
     return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def before_deadline(seconds: float) -> float:
+    """How long a connection may be waited for: nine tenths of what is left at most; the caller still hears why."""
+    remaining = remaining_seconds()
+    return seconds if remaining is None else min(seconds, remaining * _SHARE_FOR_WAITING)

@@ -30,7 +30,7 @@ from pymongo.errors import (
 )
 
 from shop_common.closing import close_in_thread
-from shop_common.context import remaining_seconds
+from shop_common.context import before_deadline, remaining_seconds
 from shop_common.errors import StartupError
 from shop_common.metrics import POOL_IN_USE, POOL_SIZE, POOL_TIMEOUTS, POOL_WAIT
 from shop_common.settings import MongoSettings, printable_address
@@ -107,7 +107,7 @@ class _Threads:
     async def _acquire(self) -> None:
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(self._acquire_seconds):
+            async with asyncio.timeout(before_deadline(self._acquire_seconds)):
                 await self._free.acquire()
         except TimeoutError:
             POOL_TIMEOUTS.labels(_POOL).inc()

@@ -13,6 +13,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from opentelemetry.trace import SpanKind
 
+from shop_common.context import before_deadline
 from shop_common.errors import StartupError, Unavailable
 from shop_common.metrics import POOL_IN_USE, POOL_SIZE, POOL_TIMEOUTS, POOL_WAIT
 from shop_common.settings import PostgresSettings, printable_address
@@ -71,7 +72,7 @@ class Postgres:
     async def _acquire(self) -> "PoolConnectionProxy[asyncpg.Record]":
         started = time.perf_counter()
         try:
-            return await self._pool.acquire(timeout=self._settings.acquire_seconds)
+            return await self._pool.acquire(timeout=before_deadline(self._settings.acquire_seconds))
         except TimeoutError:
             POOL_TIMEOUTS.labels(_POOL).inc()
             raise Unavailable("No database connection was free in time") from None

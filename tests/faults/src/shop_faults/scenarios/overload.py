@@ -116,7 +116,7 @@ SCENARIOS: Final = (
         use_up_pools,
         30,
         Topology(variables=_TINY),
-        customers=16,  # for two connections; more would wait for the cores, which hash their passwords
+        customers=20,  # ten for each of the two connections; with more, the cores that hash passwords are waited for
         pause_seconds=0.3,
     ),
     Scenario("hang-ups", "client disconnects", hang_up, 20),
