@@ -1,7 +1,7 @@
 """What belongs to the request under way, for logs, problems and calls onward: its id, and when it must be done."""
 
+import random
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,7 +13,7 @@ _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 
 
 def new_request_id() -> str:
-    return uuid.uuid4().hex
+    return f"{random.getrandbits(128):032x}"
 
 
 def request_id() -> str:

@@ -10,9 +10,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 CHECK_SECONDS = 1.0
+_OK, _DEGRADED = "ok", "degraded"
 Check = Callable[[], Awaitable[None]]
 
 _logger = logging.getLogger(__name__)
+
+
+class Degraded(Exception):
+    """Raised by a check of what the process can do without: it is told, and the process is ready all the same."""
 
 
 @dataclass(slots=True)
@@ -35,11 +40,13 @@ class Health:
         try:
             async with asyncio.timeout(CHECK_SECONDS):
                 await check()
+        except Degraded:
+            return _DEGRADED
         except Exception as error:  # noqa: BLE001 - whatever a driver raises, the answer is "not ready"
             kind = type(error).__name__
             _logger.warning("check failed", extra={"check": name, "error": f"{kind}: {error}"})
             return kind
-        return "ok"
+        return _OK
 
     async def livez(self, _: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -48,14 +55,14 @@ class Health:
         if self.stopping:
             return JSONResponse({"status": "stopping", "checks": {}}, 503)
         checks = await self.results()
-        ready = all(outcome == "ok" for outcome in checks.values())
+        ready = all(outcome in {_OK, _DEGRADED} for outcome in checks.values())
         status = "ok" if ready else "unavailable"
         return JSONResponse({"status": status, "checks": checks}, 200 if ready else 503)
 
     async def health(self, _: Request) -> Response:
         """Always 200: a report for people and dashboards, not a probe."""
         checks = await self.results()
-        status = "ok" if all(outcome == "ok" for outcome in checks.values()) else "degraded"
+        status = "ok" if all(outcome == _OK for outcome in checks.values()) else "degraded"
         status = "stopping" if self.stopping else status
         uptime = round(time.monotonic() - self.started, 1)
         return JSONResponse({"service": self.service, "status": status, "checks": checks, "uptime_seconds": uptime})

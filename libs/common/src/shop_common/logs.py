@@ -1,15 +1,21 @@
 """Logs: one JSON object a line on standard output, with the trace and the request they belong to."""
 
+import asyncio
 import logging
 import sys
+import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final, NamedTuple, TextIO
 
+from pydantic_core import to_json
 from pythonjsonlogger.json import JsonFormatter
 
 from shop_common.context import request_id
 from shop_common.tracing import current_trace_id
 
+ACCESS_LOG: Final = "shop.access"
+"""The logger of requests answered."""
+_MAX_LOGGED_PATH: Final = 256
 _HANDLER = "shop"
 _REPETITIVE = ("aiokafka", "pymongo")
 _REPEAT_SECONDS = 10.0
@@ -18,8 +24,8 @@ _REMEMBERED = 1000
 
 class _Correlation(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        record.trace_id = current_trace_id()
-        record.request_id = request_id()
+        record.__dict__.setdefault("trace_id", current_trace_id())
+        record.__dict__.setdefault("request_id", request_id())
         return True
 
 
@@ -43,32 +49,109 @@ class _Repeated(logging.Filter):
 
 
 class _Formatter(JsonFormatter):
+    def __init__(self, service: str, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, static_fields={"service": service}, **options)
+
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's
-        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return _rfc3339(record.created)
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         log_data.pop("color_message", None)  # uvicorn's, for terminals
         return {name: value for name, value in log_data.items() if value != ""}
 
 
+class _AccessLines:
+    """Written without LogRecords, which take longer than many an answer, and together for each turn of the loop."""
+
+    def __init__(self, service: str, handler: "logging.StreamHandler[TextIO]") -> None:
+        self.handler = handler
+        self._service = service
+        self._waiting: list[bytes] = []
+        self._second, self._stamp = 0, ""
+
+    def add(self, fields: dict[str, Any]) -> None:
+        known = {"time": self._now(), "level": "INFO", "logger": ACCESS_LOG, "message": "request"}
+        self._waiting.append(to_json(known | {"service": self._service} | fields))
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _now(self) -> str:
+        """As `_rfc3339`, made anew each second."""
+        now = time.time()
+        if int(now) != self._second:
+            self._second, self._stamp = int(now), _rfc3339(int(now))[: -len("000Z")]
+        return f"{self._stamp}{int(now % 1 * 1000):03d}Z"
+
+    def _write(self) -> None:
+        lines, self._waiting = self._waiting, []
+        self.handler.stream.write(b"\n".join([*lines, b""]).decode())
+        self.handler.flush()
+
+
+_lines: _AccessLines | None = None
+
+
 def configure_logs(service: str, level: str) -> None:
     """Route every logger of the process, uvicorn's too, to standard output."""
+    global _lines  # noqa: PLW0603 - logging's own configuration is the process's, too
     handler = logging.StreamHandler(sys.stdout)
     handler.set_name(_HANDLER)
     handler.addFilter(_Repeated())
     handler.addFilter(_Correlation())
     handler.setFormatter(
         _Formatter(
+            service,
             "{asctime}{levelname}{name}{message}{trace_id}{request_id}",
             style="{",
             rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
-            static_fields={"service": service},
         )
     )
     ours_before = [other for other in logging.root.handlers if other.get_name() == _HANDLER]
     for other in ours_before:  # whoever else listens, such as a test, goes on listening
         logging.root.removeHandler(other)
     logging.root.addHandler(handler)
+    _lines = _AccessLines(service, handler)
     logging.root.setLevel(level)
     for noisy in ("aiokafka", "pymongo", "opentelemetry.sdk.trace.export", "httpx"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.root.level))
+
+
+_access = logging.getLogger(ACCESS_LOG)
+
+
+class Answered(NamedTuple):
+    """A request that was answered."""
+
+    method: str
+    route: str
+    """Its template."""
+    path: str
+    """What was asked for."""
+    status: int
+    seconds: float
+    request_id: str
+    trace_id: str
+
+
+def log_access(answered: Answered) -> None:
+    """One line."""
+    if not _access.isEnabledFor(logging.INFO):
+        return
+    correlated = {"trace_id": answered.trace_id} if answered.trace_id else {}
+    fields = {
+        **correlated,
+        "request_id": answered.request_id,
+        "method": answered.method,
+        "route": answered.route,
+        "path": answered.path[:_MAX_LOGGED_PATH],
+        "status": answered.status,
+        "ms": round(answered.seconds * 1000, 2),
+    }
+    if _lines is not None and logging.root.handlers == [_lines.handler]:
+        _lines.add(fields)
+    else:  # somebody else listens, too
+        _access.info("request", extra=fields)
+
+
+def _rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

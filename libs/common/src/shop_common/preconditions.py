@@ -55,7 +55,8 @@ def is_unchanged(if_none_match: str | None, tag: str) -> bool:
     if if_none_match is None:
         return False
     given = [_ENTITY_TAG.fullmatch(part.strip()) for part in if_none_match.split(",")]
-    return if_none_match.strip() == "*" or any(match is not None and match[1] == tag for match in given)
+    opaque = tag.removeprefix("W/")
+    return if_none_match.strip() == "*" or any(match is not None and match[1] == opaque for match in given)
 
 
 def check_version(current: int, expected: int) -> None:

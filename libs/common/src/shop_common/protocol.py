@@ -2,19 +2,53 @@
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from shop_common.problems import problem_response
-from shop_common.request import abandon
+from shop_common.request import abandon, end_of_stream
+
+AnswerAtOnce = Callable[[Scope], tuple[bytes, bytes] | None]
+"""Head, without its last empty line, and body of an answer that waits for nothing; None: let the application answer."""
 
 _HEAD_SECONDS = 10.0
 _MAX_HEAD_BYTES = 64 * 1024  # the exact limit is the middleware's; this one holds while the head is still coming
 _MAX_FRAME_BYTES = 256 * 1024  # of a body's chunks and trailers, their content apart
 _WRITE_SECONDS = 10.0
 _WRITE_BYTES = 10 * 1024  # that a client must take in that time
+
+
+class _HeadWithBody:
+    """A transport as one answer uses it: its head waits for its body, for one turn of the loop at most."""
+
+    __slots__ = ("_head", "_is_begun", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._is_begun = False
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        if self._is_begun:
+            head, self._head = self._head, b""
+            self._transport.write(head + data)
+        else:
+            self._is_begun = True
+            self._head = data
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head)
 
 
 class GuardedHttpProtocol(HttpToolsProtocol):
@@ -95,8 +129,31 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._watch_writing()
 
     def shutdown(self) -> None:
+        if not self.is_idle:
+            end_of_stream(cast("Scope", self.cycle.scope))
         super().shutdown()
         self._watch_writing()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Without a task, a queue and a dozen calls where the application can answer at once."""
+        at_once: AnswerAtOnce | None = self.app_state.get("answer_at_once")
+        # Of pipelined requests each answer would begin the next one inside itself.
+        must_wait = at_once is None or self.pipeline or self.flow.write_paused or self.transport.is_closing()
+        if at_once and not must_wait and (answer := at_once(cast("Scope", cycle.scope))):
+            self._send_at_once(cycle, *answer)
+        else:
+            cycle.transport = cast("asyncio.Transport", _HeadWithBody(self.transport, self.loop))
+            super()._start_asgi_task(cycle, app)
+
+    def _send_at_once(self, cycle: RequestResponseCycle, head: bytes, body: bytes) -> None:
+        more = b"".join([b"%b: %b\r\n" % field for field in cycle.default_headers])
+        if not cycle.keep_alive:
+            more += b"connection: close\r\n"
+        self.transport.write(b"%b%b\r\n%b" % (head, more, body))
+        cycle.response_complete = True
+        self.on_response_complete()
+        if not cycle.keep_alive:
+            self.transport.close()
 
     def _watch_writing(self, before: int | None = None) -> None:
         """Cut a connection whose client does not take what is written: closing it would wait for that without end."""

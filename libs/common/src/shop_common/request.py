@@ -8,6 +8,7 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Callable
 from typing import Final
 
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
@@ -25,26 +26,27 @@ from shop_common.errors import (
     StartupError,
     Unavailable,
 )
+from shop_common.logs import Answered, log_access
 from shop_common.metrics import HTTP_IN_PROGRESS, HTTP_REQUESTS, HTTP_SECONDS
 from shop_common.problems import METHODS, app_error_response, problem_response
 from shop_common.settings import HttpServerSettings, TracingSettings
-from shop_common.tracing import entry_span
+from shop_common.tracing import current_trace_id, entry_span
 
 DEADLINE_HEADER = "X-Deadline-Ms"
 REQUEST_ID_HEADER = "X-Request-Id"
+ON_SHUTDOWN: Final = "shop.on_shutdown"
+"""The key of what to call, without waiting, when the server stops while a stream is under way, in an ASGI scope."""
 _TASK = "shop.task"
 """The key of the task that reads for a client, in an ASGI scope; False once the client has gone."""
 _READS = frozenset({"GET", "HEAD"})
 _MAX_HEAD_BYTES = 16 * 1024
 _HEADER_LINE_BYTES = len(": \r\n")  # or there might be thousands of headers with nothing in them
-_MAX_LOGGED_PATH = 256
 _QUIET_PATHS = frozenset({"/livez", "/readyz", "/health", "/metrics"})
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+REQUEST_ID_PATTERN: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MILLISECONDS = re.compile(r"\d{1,7}")
 _SERVER_ERROR = 500
 _CLIENT_GONE = 499
 
-_access = logging.getLogger("shop.access")
 _logger = logging.getLogger(__name__)
 
 
@@ -74,6 +76,12 @@ def abandon(scope: Scope) -> None:
         task.cancel()
 
 
+def end_of_stream(scope: Scope) -> None:
+    """The server stops: a stream would go on for as long as its client likes."""
+    if end := scope.get(ON_SHUTDOWN):
+        end()
+
+
 class RequestMiddleware:
     """Wraps a whole application; everything inside may rely on `context` and `tracing`."""
 
@@ -92,11 +100,11 @@ class RequestMiddleware:
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         supplied = headers.get(REQUEST_ID_HEADER, "")
-        request_id = supplied if _REQUEST_ID.fullmatch(supplied) else context.new_request_id()
+        request_id = supplied if REQUEST_ID_PATTERN.fullmatch(supplied) else context.new_request_id()
         method = scope["method"] if scope["method"] in METHODS else "other"
         quiet = scope["path"] in _QUIET_PATHS
         ratio = 0.0 if quiet else self._sample_ratio
-        answer = _Answer(send)
+        answer = _Answer(send, self._leave)
         with (
             context.request_scope(request_id),
             HTTP_IN_PROGRESS.track_inprogress(),
@@ -109,11 +117,10 @@ class RequestMiddleware:
                 HTTP_REQUESTS.labels(method, route, answer.status).inc()
                 HTTP_SECONDS.labels(method, route).observe(seconds)
                 if span is not None:
-                    _describe(span, method, route, answer.status)
+                    describe_request(span, method, route, answer.status, request_id)
                 if not quiet:
-                    fields = {"method": method, "route": route, "path": scope["path"][:_MAX_LOGGED_PATH]}
-                    fields |= {"status": answer.status, "ms": round(seconds * 1000, 2)}
-                    _access.info("request", extra=fields)
+                    traced = current_trace_id()
+                    log_access(Answered(method, route, scope["path"], answer.status, seconds, request_id, traced))
 
     async def _guarded(self, scope: Scope, headers: Headers, receive: Receive, answer: "_Answer") -> None:
         """Run the application within limits; whatever escapes it becomes a problem document."""
@@ -145,12 +152,15 @@ class RequestMiddleware:
                 response.headers["Connection"] = "close"
             await response(scope, receive, answer.send)
         finally:
-            self._in_progress -= 1
+            answer.leave()
+
+    def _leave(self) -> None:
+        self._in_progress -= 1
 
     def _check_limits(self, scope: Scope) -> None:
         if self._in_progress > self._http.limit_concurrency and scope["path"] not in _QUIET_PATHS:
             raise Unavailable("Too many requests are under way; try again shortly")
-        if _head_bytes(scope) > _MAX_HEAD_BYTES:
+        if not head_bytes_allowed(scope):
             raise HeadersTooLarge(f"Address and headers together may have {_MAX_HEAD_BYTES} bytes")
 
     def _deadline_seconds(self, headers: Headers) -> float:
@@ -198,14 +208,21 @@ class RequestMiddleware:
 class _Answer:
     """Watches what goes out: its status, and the headers every answer carries."""
 
-    __slots__ = ("_send", "begun", "deadline", "started", "status")
+    __slots__ = ("_leave", "_send", "begun", "deadline", "started", "status")
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, leave: Callable[[], None]) -> None:
         self._send = send
+        self._leave: Callable[[], None] | None = leave
         self.begun = False
         self.deadline: asyncio.Timeout | None = None
         self.status = _SERVER_ERROR
         self.started = time.perf_counter()
+
+    def leave(self) -> None:
+        """Count no more as a request under way: it is over, or a stream, of which there may be more."""
+        if self._leave is not None:
+            self._leave()
+            self._leave = None
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -218,6 +235,7 @@ class _Answer:
             if self.deadline is not None and headers.get("content-type", "").startswith("text/event-stream"):
                 self.deadline.reschedule(None)  # such a stream has no end to be in time for
                 context.set_deadline(None)
+                self.leave()
         await self._send(message)
 
 
@@ -231,9 +249,10 @@ def _last_resort(error: Exception, *, late: bool) -> Response:
     return problem_response(500, "internal_error", "Internal error", detail)
 
 
-def _head_bytes(scope: Scope) -> int:
+def head_bytes_allowed(scope: Scope) -> bool:
     address = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
-    return address + sum(len(name) + len(value) + _HEADER_LINE_BYTES for name, value in scope["headers"])
+    headers = sum(len(name) + len(value) + _HEADER_LINE_BYTES for name, value in scope["headers"])
+    return address + headers <= _MAX_HEAD_BYTES
 
 
 def _route(scope: Scope) -> str:
@@ -245,12 +264,12 @@ def _route(scope: Scope) -> str:
     return str(getattr(included, "path", "") or getattr(route, "path", "unmatched"))
 
 
-def _describe(span: Span, method: str, route: str, status: int) -> None:
+def describe_request(span: Span, method: str, route: str, status: int, request_id: str) -> None:
     span.update_name(f"{method} {route}")
     span.set_attribute("http.request.method", method)
     span.set_attribute("http.route", route)
     span.set_attribute("http.response.status_code", status)
-    span.set_attribute("request.id", context.request_id())
+    span.set_attribute("request.id", request_id)
     if status >= _SERVER_ERROR:
         span.set_status(Status(StatusCode.ERROR))
 

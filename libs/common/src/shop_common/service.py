@@ -20,7 +20,7 @@ from shop_common.health import Check, Health
 from shop_common.logs import configure_logs
 from shop_common.metrics import metrics_endpoint, serve_metrics, share_metrics_between_workers
 from shop_common.problems import Problem, app_error_response, install_problem_handlers, problems
-from shop_common.protocol import GuardedHttpProtocol
+from shop_common.protocol import AnswerAtOnce, GuardedHttpProtocol
 from shop_common.request import RequestMiddleware
 from shop_common.server import Server, Supervisor
 from shop_common.settings import ServiceSettings
@@ -71,10 +71,12 @@ def service_app(
     routers: Sequence[APIRouter] = (),
     middleware: Sequence[Middleware] = (),
     transient: tuple[type[Exception], ...] = (),
+    at_once: Callable[[ResourcesT], AnswerAtOnce] | None = None,
 ) -> FastAPI:
     """An HTTP service: its routers, problem documents, health, metrics, traces. `transient` errors answer 503.
 
-    `middleware`, the outer ones first, is around the routes and inside what is around every request.
+    `middleware`, the outer ones first, is around the routes and inside what is around every request. `at_once` makes
+    what is asked first of all, on a socket.
     """
 
     @asynccontextmanager
@@ -83,7 +85,8 @@ def service_app(
         async with open_tracing(settings.tracing, name), open_resources(settings) as resources:
             app.state.resources = resources
             health.checks = resources.checks
-            yield _state(health, settings)
+            state = _state(health, settings)
+            yield state if at_once is None else state | {"answer_at_once": at_once(resources)}
 
     app = FastAPI(
         title=f"{name} API",

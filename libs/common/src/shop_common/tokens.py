@@ -75,6 +75,10 @@ class KeyCache:
         self._stale_at = self._next_fetch_at = -math.inf
         self._fetching = asyncio.Lock()
 
+    def is_published(self, kid: str) -> bool:
+        """As far as is known without asking; False where it is time to ask."""
+        return kid in self._keys and self._clock() < self._stale_at
+
     async def find(self, kid: str) -> jwt.PyJWK | None:
         """The key, or None where the issuer does not publish it; Unavailable (503) if that cannot be known."""
         key = self._keys.get(kid)
@@ -152,6 +156,13 @@ class TokenVerifier:
         if principal.expires_at + _LEEWAY_SECONDS <= time.time():
             self._remembered.pop(digest, None)
             raise Unauthenticated("The token has expired", error="invalid_token")
+        return principal
+
+    def recall(self, token: str) -> Principal | None:
+        """Who it was found to be of, if it is good still, by a key that is known to be published."""
+        kid, principal = self._remembered.get(_digest(token), (None, None))
+        if kid is None or principal is None or principal.expires_at <= time.time() or not self._keys.is_published(kid):
+            return None
         return principal
 
     def remembers(self, token: str) -> bool:

@@ -5,8 +5,8 @@ since a span that is not recorded still costs most of one that is. So spans are 
 """
 
 import asyncio
+import random
 import re
-import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -60,22 +60,22 @@ def format_traceparent(context: SpanContext) -> str:
 
 
 @contextmanager
-def entry_span(name: str, kind: SpanKind, incoming: str | None, *, sample_ratio: float = 0.0) -> Iterator[Span | None]:
+def entry_span(
+    name: str, kind: SpanKind, incoming: str | None, *, sample_ratio: float = 0.0, began_ns: int | None = None
+) -> Iterator[Span | None]:
     """Enter a process: record under the incoming parent if that is sampled, else by `sample_ratio` if there is none.
 
-    Yields None for work that is not recorded; its `traceparent` is still current.
+    It began now, or at `began_ns` of the wall clock. Yields None for work that is not recorded; its `traceparent` is
+    still current.
     """
     parent = parse_traceparent(incoming)
-    if parent is None and secrets.randbelow(1_000_000) < sample_ratio * 1_000_000:
-        with _recorded(name, kind, None) as span:
-            yield span
-    elif parent is not None and parent.trace_flags.sampled:
-        with _recorded(name, kind, parent) as span:
+    if parent.trace_flags.sampled if parent else random.random() < sample_ratio:  # noqa: S311 - chooses what to look at
+        with _recorded(name, kind, parent, began_ns=began_ns) as span:
             yield span
     else:
         unsampled = SpanContext(
-            parent.trace_id if parent else secrets.randbits(128) or 1,
-            secrets.randbits(64) or 1,
+            parent.trace_id if parent else random.getrandbits(128) or 1,
+            random.getrandbits(64) or 1,
             is_remote=False,
         )
         with _as_current(unsampled):
@@ -107,11 +107,15 @@ def _recorded_parent() -> SpanContext | None:
 
 
 def _start(
-    name: str, kind: SpanKind, parent: SpanContext | None, attributes: Mapping[str, AttributeValue] | None
+    name: str,
+    kind: SpanKind,
+    parent: SpanContext | None,
+    attributes: Mapping[str, AttributeValue] | None,
+    began_ns: int | None = None,
 ) -> Span:
     # An empty context rather than none: no ambient span may become the parent.
     context = trace.set_span_in_context(NonRecordingSpan(parent), Context()) if parent else Context()
-    return _tracer.start_span(name, context, kind, attributes)
+    return _tracer.start_span(name, context, kind, attributes, start_time=began_ns)
 
 
 @contextmanager
@@ -120,8 +124,9 @@ def _recorded(
     kind: SpanKind,
     parent: SpanContext | None,
     attributes: Mapping[str, AttributeValue] | None = None,
+    began_ns: int | None = None,
 ) -> Iterator[Span]:
-    recorded = _start(name, kind, parent, attributes)
+    recorded = _start(name, kind, parent, attributes, began_ns)
     try:
         with _as_current(recorded.get_span_context()):
             yield recorded

@@ -1,10 +1,12 @@
 """A real broker, and short ways to put records in, read them back and see what a group has committed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,6 +14,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from shop_cluster.running import ensure_server
+from shop_cluster.state import State
+from shop_cluster.supervise import Supervisor
+from shop_cluster.throw_away import close_state, open_state
 from shop_common.events.contract import Contract
 from shop_common.events.envelope import Event
 from shop_common.events.users import UserUpdated
@@ -137,6 +143,32 @@ class Kafka:
                 await asyncio.wait([running], timeout=30)
                 assert running.done(), "the consumer does not stop"
                 running.result()
+
+
+class Broker:
+    """A broker of one test's own, which it may kill; whoever supervises it starts it again."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._supervisor = Supervisor(state)
+        self.bootstrap = f"127.0.0.1:{state.ports['kafka']}"
+
+    async def start(self) -> None:
+        await ensure_server(self._state, "kafka")
+
+    def stop(self) -> None:
+        """Gone, and not started again."""
+        self._supervisor.stop(["kafka"])
+
+    def signal(self, number: int) -> None:
+        os.kill(self._supervisor.processes()["kafka"]["pid"], number)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    folder = tmp_path / "broker"
+    yield Broker(open_state(folder, os.getpid()))
+    close_state(folder)
 
 
 async def until(

@@ -1,18 +1,12 @@
 """Brokers that are late, die, freeze and come back: nothing acknowledged is lost, and nothing stays wedged."""
 
 import asyncio
-import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from shop_cluster.running import ensure_server
-from shop_cluster.state import State
-from shop_cluster.supervise import Supervisor
-from shop_cluster.throw_away import close_state, open_state
 from shop_common.events.envelope import MAX_DATA_BYTES, Event
 from shop_common.events.users import UserUpdated
 from shop_common.kafka.producer import EventProducer, EventTooLarge, SendFailed, open_producer
@@ -21,34 +15,8 @@ Until = Callable[..., Awaitable[None]]
 Create = Callable[..., UserUpdated]
 
 
-class Broker:
-    """A broker of one test's own, which it may kill; whoever supervises it starts it again."""
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-        self._supervisor = Supervisor(state)
-        self.bootstrap = f"127.0.0.1:{state.ports['kafka']}"
-
-    async def start(self) -> None:
-        await ensure_server(self._state, "kafka")
-
-    def stop(self) -> None:
-        """Gone, and not started again."""
-        self._supervisor.stop(["kafka"])
-
-    def signal(self, number: int) -> None:
-        os.kill(self._supervisor.processes()["kafka"]["pid"], number)
-
-
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    folder = tmp_path / "broker"
-    yield Broker(open_state(folder, os.getpid()))
-    close_state(folder)
-
-
-@pytest.fixture
-async def sending(broker: Broker, kafka: Any) -> AsyncIterator[EventProducer]:
+async def sending(broker: Any, kafka: Any) -> AsyncIterator[EventProducer]:
     kafka.bootstrap = broker.bootstrap
     settings = kafka.settings(request_timeout_ms=2000, send_timeout_seconds=2)
     async with open_producer(settings) as producer:
@@ -69,7 +37,7 @@ async def send_until_acked(producer: EventProducer, event: Event, topic: str) ->
 
 
 async def test_a_broker_that_starts_late_dies_and_freezes(
-    broker: Broker, kafka: Any, sending: EventProducer, wait_until: Until, user_event: Create
+    broker: Any, kafka: Any, sending: EventProducer, wait_until: Until, user_event: Create
 ) -> None:
     with pytest.raises(SendFailed, match=r"^no ack for .* in 2.0 s$"):
         await sending.send(user_event().to_event(), "early")
@@ -110,7 +78,7 @@ async def test_a_broker_that_starts_late_dies_and_freezes(
 
 
 async def test_sends_wait_for_the_same_new_producer(
-    broker: Broker, kafka: Any, sending: EventProducer, wait_until: Until, user_event: Create
+    broker: Any, kafka: Any, sending: EventProducer, wait_until: Until, user_event: Create
 ) -> None:
     """Many sends that fail at once throw the producer away once, and all go through the next."""
     await broker.start()
@@ -134,7 +102,7 @@ async def test_sends_wait_for_the_same_new_producer(
 
 
 async def test_closing_does_not_wait_for_a_broker_that_is_gone(
-    broker: Broker, kafka: Any, wait_until: Until, user_event: Create
+    broker: Any, kafka: Any, wait_until: Until, user_event: Create
 ) -> None:
     await broker.start()
     kafka.bootstrap = broker.bootstrap
@@ -154,7 +122,7 @@ async def test_closing_does_not_wait_for_a_broker_that_is_gone(
 
 
 async def test_who_sends_late_hears_at_once_that_the_producer_is_gone(
-    broker: Broker, kafka: Any, sending: EventProducer, wait_until: Until, user_event: Create
+    broker: Any, kafka: Any, sending: EventProducer, wait_until: Until, user_event: Create
 ) -> None:
     await broker.start()
     topic = await kafka.topic(partitions=1)
@@ -173,7 +141,7 @@ async def test_who_sends_late_hears_at_once_that_the_producer_is_gone(
 
 
 async def test_leaving_does_not_wait_for_a_broker_that_is_gone(
-    broker: Broker, kafka: Any, wait_until: Until, user_event: Create
+    broker: Any, kafka: Any, wait_until: Until, user_event: Create
 ) -> None:
     await broker.start()
     kafka.bootstrap = broker.bootstrap
@@ -189,7 +157,7 @@ async def test_leaving_does_not_wait_for_a_broker_that_is_gone(
 
 
 async def test_a_consumer_stops_in_order_while_its_broker_is_down(
-    broker: Broker, kafka: Any, wait_until: Until, user_event: Create
+    broker: Any, kafka: Any, wait_until: Until, user_event: Create
 ) -> None:
     """aiokafka's `stop()` then ends with a cancellation that nobody asked for."""
     await broker.start()
@@ -207,7 +175,7 @@ async def test_a_consumer_stops_in_order_while_its_broker_is_down(
 
 
 async def test_a_broker_that_does_not_answer_is_no_stuck_consumer(
-    broker: Broker, kafka: Any, wait_until: Until, user_event: Create
+    broker: Any, kafka: Any, wait_until: Until, user_event: Create
 ) -> None:
     """However often the watchdog replaces the connection meanwhile, the process goes on and so does the consuming."""
     await broker.start()
