@@ -57,7 +57,7 @@ doctor: venv ## what this machine has and lacks
 
 ##@ The code
 
-.PHONY: test test-unit test-integration test-e2e test-faults test-mutations check check-models format openapi lock
+.PHONY: test test-unit test-integration test-e2e test-faults test-mutations check check-models bench format openapi lock
 test: venv ## all tests, with coverage; below 90 % fails
 	@rm -f .coverage .coverage.*
 	@$(PYTEST) --cov --cov-report= -n $(WORKERS) --dist loadscope --no-loadscope-reorder; tests=$$?; \
@@ -82,15 +82,19 @@ test-mutations: venv ## break each mechanism on purpose and see which oracle not
 	@$(PYTEST) -v --faults mutations \
 	  $(if $(s),'tests/faults/test_mutants.py::test_a_broken_mechanism_is_noticed[$(s)]',tests/faults/test_mutants.py -n $(WORKERS))
 
-check: venv ## format, lint, types, imports, known vulnerabilities: what CI runs
+check: venv ## format, lint, types, imports, API style, known vulnerabilities: what CI runs
 	.venv/bin/ruff format --check $(CODE)
 	.venv/bin/ruff check $(CODE)
 	.venv/bin/mypy $(CODE)
 	.venv/bin/lint-imports
+	tools/openapi/lint.sh
 	$(PYTHON) tools/audit/audit.py
 
 check-models: venv ## prove the models in docs/models with spin, and see each fail without one of its rules
 	@$(PYTHON) tools/models/check.py
+
+bench: venv ## measure the gateway beside its peers, in minutes; one part with s=live, fastest, cached, fresh or idle
+	@PYTHONPATH=bench/src $(PYTHON) -m shop_bench $(s)
 
 format: venv ## put the code into its format
 	.venv/bin/ruff check --quiet --fix-only $(CODE)
