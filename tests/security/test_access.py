@@ -26,10 +26,10 @@ VARYING = {"x-request-id", "x-process-time", "server-timing", "ratelimit", "date
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`object`: the path names one that belongs to somebody. `self`: it is about whoever asks. `admin`: for
-    administrators. `public`: without a token, for the reason given."""
+    """`object`: the path names one that belongs to somebody. `self`: it is about whoever asks; `stream`, without
+    an end. `admin`: for administrators. `public`: without a token, for the reason given."""
 
-    kind: Literal["object", "self", "admin", "public"]
+    kind: Literal["object", "self", "stream", "admin", "public"]
     reason: str = ""
     body: Mapping[str, Any] = field(default_factory=dict)
     """Of a request that its owner could make, as httpx takes it."""
@@ -44,6 +44,7 @@ CASES: dict[str, Case] = {
     "list_users": Case("admin"),
     "get_me": Case("self"),
     "get_my_dashboard": Case("self"),
+    "stream_my_events": Case("stream", "that nobody else is told, the gateway's own tests of its streams show"),
     "list_orders": Case("self"),
     "place_order": Case("self", body={"json": {"items": ITEMS}, "headers": {"Idempotency-Key": "mine"}}),
     "get_user": Case("object"),

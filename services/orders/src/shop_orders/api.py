@@ -7,6 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response, status
 
+from shop_common.cursors import BadCursor
 from shop_common.errors import PreconditionFailed, PreconditionRequired, Unauthenticated
 from shop_common.preconditions import IF_MATCH, ExpectedVersion, IfNoneMatch, etag, is_unchanged
 from shop_common.problems import problems
@@ -17,6 +18,7 @@ from shop_orders.errors import (
     IdempotencyKeyNotValid,
     IdempotencyKeyReused,
     MixedCurrencies,
+    OrderContended,
     OrderNotFound,
     OrderStateConflict,
     UserNotFound,
@@ -33,6 +35,7 @@ _ANY_REQUEST: Final = (*ANY_REQUEST, Unauthenticated)
 _MOVE: Final = (
     *_ANY_REQUEST,
     IdempotencyKeyNotValid,
+    OrderContended,
     OrderNotFound,
     OrderStateConflict,
     PreconditionFailed,
@@ -87,7 +90,14 @@ _MOVE_DOCUMENT: Final = {"parameters": [IF_MATCH, _MOVE_KEY]}
     operation_id="place_order",
     status_code=status.HTTP_201_CREATED,
     responses={
-        **problems(*_ANY_REQUEST, IdempotencyKeyMissing, IdempotencyKeyNotValid, IdempotencyKeyReused, MixedCurrencies),
+        **problems(
+            *_ANY_REQUEST,
+            IdempotencyKeyMissing,
+            IdempotencyKeyNotValid,
+            IdempotencyKeyReused,
+            MixedCurrencies,
+            OrderContended,
+        ),
         201: _answer_headers("Location", "ETag", "Idempotency-Replayed"),
     },
     openapi_extra={"parameters": [_ORDER_KEY]},
@@ -101,7 +111,7 @@ async def place_order(
     return _done(done, response)
 
 
-@router.get("", operation_id="list_orders", responses=problems(*_ANY_REQUEST, UserNotFound))
+@router.get("", operation_id="list_orders", responses=problems(*_ANY_REQUEST, BadCursor, UserNotFound))
 async def list_orders(
     orders: Orders, principal: CurrentPrincipal, query: Annotated[ListQuery, Query()], response: Response
 ) -> OrderPage:

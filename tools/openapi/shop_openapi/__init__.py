@@ -1,0 +1,1 @@
+"""What the gateway's OpenAPI document says beyond the services' own."""
