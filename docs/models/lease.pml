@@ -4,6 +4,7 @@
  *
  * model: one worker and its memory
  * model TWO_LEVELS: the same with Redis between it and the owner, which another worker fills too
+ * model TWO_LEVELS COMES_BACK: and Redis may come back with an older copy of itself
  * broken NO_COMPARE (safety): an answer is kept without comparing the lease
  * broken LATE_LEASE (safety): the lease is taken when the owner has answered
  * broken KEEP_LEASES (safety): an event drops the entry and replaces no lease
@@ -13,9 +14,15 @@
  * broken LAGGING (safety): the owner reads a copy that follows its database
  * broken TWO_LEVELS REDIS_NO_COMPARE (safety): Redis keeps an answer without comparing the lease
  * broken TWO_LEVELS MEMORY_FIRST (safety): an event clears the worker's memory before Redis
- * broken TWO_LEVELS REDIS_AWAY (safety): an event counts as processed though Redis could not be told
+ * broken TWO_LEVELS BELIEVE_ALL (safety): an event that Redis could not be told of, and its entries are believed all the same
+ * broken TWO_LEVELS OLD_LEASES (safety): what was asked for before the worker listened anew is believed once it is stored
+ * broken TWO_LEVELS COMES_BACK NO_COUNT (safety): nobody notices that Redis has forgotten what it was told
  */
+#ifdef COMES_BACK
+#define NEWEST 2
+#else
 #define NEWEST 3
+#endif
 #define READERS 2
 #ifdef TWO_LEVELS
 #define elsewhere (_pid == 2)    /* a reader in another worker: of what it does only Redis is seen here */
@@ -34,9 +41,32 @@ bool named = false;              /* whether the entry knows that version */
 byte seen = 0;
 bool lease[READERS];             /* the reader's lease points at the _User that is there */
 
-/* The second level. Its lease is a value that never comes again. */
+/* The second level. Its lease is a value that never comes again. Each entry has the time when it was asked for, and is
+ * old where that is before this worker listened, or listened anew. */
 byte redis_entry = 0;
+bool redis_old = false;
 bool redis_lease[READERS];
+bool lease_old[READERS];
+
+/* The copy that Redis may come back with; behind where something was told since, which the worker's count then shows. */
+byte copy_entry = 0;
+bool copy_old = false;
+bool copy_lease[READERS];
+bool copy_behind = false;
+bool behind = false;
+
+inline listen_anew() {
+#ifndef BELIEVE_ALL
+    redis_old = (redis_entry != 0);
+    copy_old = (copy_entry != 0);
+#ifndef OLD_LEASES
+    lease_old[0] = true;
+    lease_old[1] = true;
+#endif
+#endif
+    behind = false;
+    copy_behind = true                                                /* the new count is not in it */
+}
 
 active proctype Owner() {
     do
@@ -63,8 +93,17 @@ end:
 #endif
 #ifdef TWO_LEVELS
         if                                                            /* one script: the entry, or a lease */
-        :: atomic { redis_entry != 0 -> got = redis_entry; goto keep }
-        :: atomic { redis_entry == 0 -> redis_lease[_pid - 1] = true }
+#if defined(COMES_BACK) && !defined(NO_COUNT)
+        :: atomic { behind && !elsewhere -> listen_anew() }
+        :: atomic { redis_entry != 0 && !redis_old && (!behind || elsewhere) -> got = redis_entry; goto keep }
+#else
+        :: atomic { redis_entry != 0 && !redis_old -> got = redis_entry; goto keep }
+#endif
+        :: atomic {
+                redis_entry == 0 || redis_old || elsewhere ->
+                redis_lease[_pid - 1] = true;
+                lease_old[_pid - 1] = false
+            }
         fi;
 #endif
         got = database;                                               /* the owner reads; its answer takes a while */
@@ -81,13 +120,14 @@ end:
         atomic {                                                      /* one script: compare and store */
             if
 #ifdef REDIS_NO_COMPARE
-            :: true -> redis_entry = got
+            :: true -> redis_entry = got; redis_old = lease_old[_pid - 1]
 #else
-            :: redis_lease[_pid - 1] -> redis_entry = got
+            :: redis_lease[_pid - 1] -> redis_entry = got; redis_old = lease_old[_pid - 1]
             :: else
 #endif
             fi;
-            redis_lease[_pid - 1] = false
+            redis_lease[_pid - 1] = false;
+            lease_old[_pid - 1] = false
         };
 #endif
 keep:   atomic {                                                      /* fill */
@@ -133,10 +173,15 @@ inline clear_memory() {
 
 inline clear_redis() {
     if
-    :: atomic { redis_entry = 0; redis_lease[0] = false; redis_lease[1] = false }
-#ifdef REDIS_AWAY
-    :: skip
-#endif
+    :: atomic {
+            !behind ->
+            redis_entry = 0;
+            redis_old = false;
+            redis_lease[0] = false;
+            redis_lease[1] = false;
+            copy_behind = true
+        }
+    :: atomic { true -> listen_anew() }                               /* not told, or the count is lost */
     fi
 }
 
@@ -173,7 +218,23 @@ end:
 #endif
         }
 #ifdef TWO_LEVELS
-    :: atomic { redis_entry != 0 -> redis_entry = 0; redis_lease[0] = false; redis_lease[1] = false }
+    :: atomic { redis_entry != 0 -> redis_entry = 0; redis_old = false; redis_lease[0] = false; redis_lease[1] = false }
+#ifdef COMES_BACK
+    :: atomic {
+            copy_entry = redis_entry;
+            copy_old = redis_old;
+            copy_lease[0] = redis_lease[0];
+            copy_lease[1] = redis_lease[1];
+            copy_behind = behind
+        }
+    :: atomic {
+            redis_entry = copy_entry;
+            redis_old = copy_old;
+            redis_lease[0] = copy_lease[0];
+            redis_lease[1] = copy_lease[1];
+            behind = copy_behind
+        }
+#endif
 #endif
     od
 }

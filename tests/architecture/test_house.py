@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = [path for folder in ("libs", "services", "tools", "tests") for path in (ROOT / folder).rglob("*.py")]
+SOURCES = [path for folder in ("bench", "libs", "services", "tools", "tests") for path in (ROOT / folder).rglob("*.py")]
 SERVICES = ["users", "orders", "gateway"]
 MAX_LINES = 320
 

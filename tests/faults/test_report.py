@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from shop_faults.client import Sample
 from shop_faults.oracles import Finding
 from shop_faults.report import ScenarioReport, _by_phase, p99, read_reports, seconds, table, write_report
 from shop_faults.scenario import Fault
-from shop_faults.shopper import Sample
 from shop_faults.timeline import Second, draw_timeline
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -98,16 +98,17 @@ class HasNoInbox(Effects):
 
 
 class IgnoresLeases(SectionCache):
-    def fill(self, lease: Lease, answer: Answer, versions: Any) -> bool:
-        return super().fill(Lease(lease.key, self._users.get(lease.key.user_id, lease.user), 0), answer, versions)
+    def fill(self, lease: Lease, answer: Answer, versions: Any, as_of: float | None = None) -> bool:
+        anybodys = Lease(lease.key, self._users.get(lease.key.user_id, lease.user), 0)
+        return super().fill(anybodys, answer, versions, as_of)
 
 
 class IgnoresVersions(SectionCache):
-    def fill(self, lease: Lease, answer: Answer, versions: Any) -> bool:
+    def fill(self, lease: Lease, answer: Answer, versions: Any, as_of: float | None = None) -> bool:
         if user := self._users.get(lease.key.user_id):
             user.entries.clear()
             user.seen.clear()
-        return super().fill(lease, answer, versions)
+        return super().fill(lease, answer, versions, as_of)
 
 
 class NeverSettles(OrderService):

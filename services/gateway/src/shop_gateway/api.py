@@ -2,29 +2,49 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
 from typing import Final, NamedTuple
 
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from shop_common.context import remaining_seconds
+from shop_common.preconditions import is_unchanged
+from shop_common.request import ON_SHUTDOWN
+from shop_gateway.consistency import HEADER as CONSISTENCY_HEADER
+from shop_gateway.consistency import Written, create_token, find_version, find_written, read_tokens
 from shop_gateway.errors import InvalidPath
-from shop_gateway.headers import query_text, to_upstream, wants_all_or_nothing
-from shop_gateway.models import CALLER, Answer, Call, Caller, Owner
+from shop_gateway.headers import query_text, to_upstream, wants_all_or_nothing, wants_no_cache
+from shop_gateway.models import CALLER, Answer, Ask, Call, Caller, Owner, Whole
 from shop_gateway.resources import Resources
-from shop_gateway.schemas import dashboard_body, section_status
-from shop_gateway.service import RequiredRefused
+from shop_gateway.schemas import (
+    cache_status,
+    create_whole,
+    dashboard_body,
+    section_status,
+    whole_fields,
+)
+from shop_gateway.sections import RequiredRefused
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _WITH_BODY = frozenset({"POST", "PATCH"})
 _WITHOUT_BODY = frozenset({204, 304})
 
 
+_BOARD = {"content-type": "application/json"}
+_STREAM = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # which nginx would do
+]
+
+
 class Reply(NamedTuple):
     status: int
-    headers: Mapping[str, str]
+    headers: MutableMapping[str, str]
     body: bytes
 
 
@@ -51,7 +71,14 @@ class Forward:
         call = Call(self.method, self.path, target, headers, body, repeatable)
         started = time.perf_counter()
         answer = await _resources(scope).upstreams[self.owner].call(call, remaining_seconds())
-        return _passed_on(answer, _timing(scope, [(self.owner, time.perf_counter() - started)]))
+        reply = _passed_on(answer, _timing(scope, [(self.owner, time.perf_counter() - started)]))
+        if self.method != "GET":
+            if written := find_written(self.owner, answer) or _deactivated(scope, answer):
+                await _resources(scope).freshness.on_write(written)
+                reply.headers[CONSISTENCY_HEADER] = create_token(written.aggregate_id, written.version)
+        elif not self.public and (version := find_version(answer)) is not None:
+            reply.headers[CONSISTENCY_HEADER] = create_token(_shown(scope), version)
+        return reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,32 +92,74 @@ class Dashboard:
         caller = _caller(scope)
         principal = caller.authenticated()
         _checked_path(scope)
-        user_id = scope["path_params"].get("user_id", principal.user_id)
-        credentials = {"authorization": to_upstream(scope["headers"])["authorization"]}
-        strict = wants_all_or_nothing(scope["headers"])
+        dashboards = _resources(scope).dashboards
+        user_id = scope["path_params"].get("user_id", principal.user_id).lower()
+        raw = scope["headers"]
+        headers = to_upstream(raw)
+        # What others may see is for their owners to say: there is nothing in memory for whoever may not.
+        live = wants_no_cache(raw) or not principal.may_see(user_id)
+        ask = Ask(
+            user_id,
+            {"authorization": headers["authorization"]},
+            caller.arrived,
+            wants_all_or_nothing(raw),
+            live,
+            read_tokens(raw),
+        )
+        if not live and not ask.at_least and (user := dashboards.find_fresh(user_id)) is not None:
+            return _whole(scope, dashboards.from_memory(user), headers.get("if-none-match"))
         try:
-            sections = await _resources(scope).dashboards.gather(
-                user_id, credentials, arrived=caller.arrived, strict=strict
-            )
+            sections = await dashboards.gather(ask)
         except RequiredRefused as refused:
             return _passed_on(refused.answer, _timing(scope, []))
-        complete = all(section.problem is None for section in sections)
-        headers = {
-            "content-type": "application/json",
-            "cache-control": "private, no-cache" if complete else "no-store",
-            "section-status": section_status(sections),
-            "server-timing": _timing(scope, [(section.name, section.seconds) for section in sections]),
-        }
-        return Reply(200, headers, dashboard_body(sections))
+        timing = _timing(scope, [(section.name, section.seconds) for section in sections])
+        fields = {"cache-status": cache_status(sections, live=live), "server-timing": timing}
+        if any(section.state != "fresh" for section in sections):
+            fields |= {"vary": "Authorization", "cache-control": "no-store", "section-status": section_status(sections)}
+            return Reply(200, _BOARD | fields, dashboard_body(sections))
+        reply = _whole(scope, create_whole(sections), headers.get("if-none-match"))
+        reply.headers.update(fields)
+        return reply
 
 
-ROUTES: tuple[Forward | Dashboard, ...] = (
+def _whole(scope: Scope, whole: Whole, if_none_match: str | None) -> Reply:
+    """All of it, or 304."""
+    age = str(int(time.monotonic() - whole.as_of))
+    own = {"age": age, "vary": "Authorization", "server-timing": _timing(scope, [])}
+    fields = whole_fields(whole) | own
+    if is_unchanged(if_none_match, whole.etag):
+        return Reply(304, fields, b"")
+    return Reply(200, _BOARD | fields, whole.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """A stream that tells who asks that their dashboard has changed."""
+
+    path: str
+    method: str = "GET"
+
+    async def stream(self, scope: Scope, send: Send) -> None:
+        principal = _caller(scope).authenticated()
+        headers = to_upstream(scope["headers"])
+        given = b"".join(value for name, value in scope["headers"] if name == b"last-event-id").decode("latin-1")
+        async with _resources(scope).streams.open(principal, headers["authorization"], given) as (greeting, stream):
+            scope[ON_SHUTDOWN] = partial(stream.end, "shutdown")
+            await send({"type": "http.response.start", "status": 200, "headers": _STREAM})
+            await send({"type": "http.response.body", "body": greeting, "more_body": True})
+            async for message in stream.messages():
+                await send({"type": "http.response.body", "body": message, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+
+
+ROUTES: tuple[Forward | Dashboard | Events, ...] = (
     Forward("GET", "/.well-known/jwks.json", "users", public=True),
     Forward("POST", "/v1/auth/token", "users", public=True),
     Forward("POST", "/v1/auth/refresh", "users", public=True),
     Forward("POST", "/v1/auth/logout", "users", public=True),
     Forward("GET", "/v1/me", "users"),
     Dashboard("/v1/me/dashboard"),
+    Events("/v1/me/events"),
     Forward("GET", "/v1/users", "users"),
     Forward("POST", "/v1/users", "users", public=True),
     Forward("GET", "/v1/users/{user_id}", "users"),
@@ -112,12 +181,15 @@ PUBLIC: Final = tuple((route.method, route.path) for route in ROUTES if isinstan
 class _Endpoint:
     """One route of the table as an ASGI application."""
 
-    def __init__(self, route: Forward | Dashboard) -> None:
+    def __init__(self, route: Forward | Dashboard | Events) -> None:
         self.path = route.path
         self._handle = route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["route"] = self  # its path is what metrics and traces call it
+        if isinstance(self._handle, Events):
+            await self._handle.stream(scope, send)
+            return
         status, headers, body = await self._handle(scope, receive)
         raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
         if status not in _WITHOUT_BODY:
@@ -165,6 +237,18 @@ async def _body(receive: Receive) -> bytes:
         body += message.get("body", b"")
         more = message.get("more_body", False)
     return body
+
+
+def _shown(scope: Scope) -> str:
+    """What an answer with a version is about: what its path names, or who asks."""
+    named: list[str] = list(scope["path_params"].values())
+    return (named or [_caller(scope).authenticated().user_id])[0].lower()
+
+
+def _deactivated(scope: Scope, answer: Answer) -> Written | None:
+    """The one write that is answered without a body."""
+    version = find_version(answer) if answer.status == HTTPStatus.NO_CONTENT else None
+    return None if version is None else Written(_shown(scope), _shown(scope), version)
 
 
 def _passed_on(answer: Answer, timing: str) -> Reply:

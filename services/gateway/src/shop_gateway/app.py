@@ -1,7 +1,7 @@
 """The gateway's HTTP process."""
 
 import json
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -12,13 +12,11 @@ from starlette.middleware.gzip import GZipMiddleware
 from shop_common.service import run_api, service_app
 from shop_common.settings import load_settings
 from shop_gateway.api import PUBLIC, create_routes
+from shop_gateway.at_once import GZIP_BYTES, GZIP_LEVEL, AtOnce
 from shop_gateway.cors import Cors
 from shop_gateway.edge import Edge
 from shop_gateway.resources import open_resources
 from shop_gateway.settings import Settings
-
-_GZIP_BYTES = 1024
-_GZIP_LEVEL = 4
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -27,8 +25,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "gateway",
         settings,
         open_resources,
+        at_once=partial(AtOnce, sample_ratio=settings.tracing.sample_ratio if settings.tracing.endpoint else 0.0),
         middleware=(
-            Middleware(GZipMiddleware, _GZIP_BYTES, _GZIP_LEVEL, exclude_content_types=("text/event-stream",)),
+            Middleware(GZipMiddleware, GZIP_BYTES, GZIP_LEVEL, exclude_content_types=("text/event-stream",)),
             Middleware(Edge, trusted_proxies=settings.trusted_proxies, public=PUBLIC),
         ),
     )

@@ -10,7 +10,18 @@ from shop_common.problems import problem_response
 from shop_gateway.settings import CorsSettings
 
 _METHODS = ("GET", "POST", "PATCH", "DELETE")
-_MAY_SEND = ("Authorization", "Idempotency-Key", "If-Match", "If-None-Match", "Prefer", "X-Request-Id", "traceparent")
+_MAY_SEND = (
+    "Authorization",
+    "Idempotency-Key",
+    "If-Match",
+    "If-None-Match",
+    "Prefer",
+    "X-Request-Id",
+    "traceparent",
+    "Consistency-Token",
+    "Cache-Control",
+    "Last-Event-ID",
+)
 _MAY_READ = (
     "ETag",
     "Idempotency-Replayed",
@@ -22,6 +33,7 @@ _MAY_READ = (
     "Cache-Status",
     "Server-Timing",
     "X-Request-Id",
+    "Consistency-Token",
 )
 _BAD_REQUEST = 400
 

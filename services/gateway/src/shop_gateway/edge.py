@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shop_common.errors import AppError, Unauthenticated
 from shop_common.problems import app_error_response
-from shop_common.tokens import TokenVerifier
+from shop_common.tokens import Principal
 from shop_gateway.errors import RateLimited
 from shop_gateway.models import CALLER, Caller
 from shop_gateway.rate_limit.limiter import RateLimiter
@@ -26,7 +26,7 @@ STRICTER: Final[Mapping[tuple[str, str], PolicyName]] = {
     ("POST", "/v1/users"): "registration",
 }
 """Public routes that count under a second policy, too."""
-_ALWAYS = (
+ALWAYS = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"frame-ancestors 'none'"),
 )
@@ -53,14 +53,14 @@ class Edge:
             return
         resources: Resources = scope["app"].state.resources
         limiter = resources.limiter
-        scope[CALLER], verdicts = await self._admit(scope, resources.tokens, limiter)
+        scope[CALLER], verdicts = await self._admit(scope, resources)
 
         async def send_with_fields(message: Message) -> None:
             if message["type"] == "http.response.start":
                 free = message["status"] == HTTPStatus.NOT_MODIFIED
                 counted = [limiter.give_back(verdict) for verdict in verdicts] if free else verdicts
                 given = {name for name, _ in message["headers"]}
-                fields = (field for field in (*_ALWAYS, *_limit_fields(counted)) if field[0] not in given)
+                fields = (field for field in (*ALWAYS, *limit_fields(counted)) if field[0] not in given)
                 message["headers"] = [*message["headers"], *fields]
             await send(message)
 
@@ -72,21 +72,20 @@ class Edge:
         refused = RateLimited(f"Quota spent: {spent}; the next request may come in {_wait_seconds(refusing)} s")
         await app_error_response(refused)(scope, receive, send_with_fields)
 
-    async def _admit(
-        self, scope: Scope, tokens: TokenVerifier, limiter: RateLimiter
-    ) -> tuple[Caller, Sequence[Verdict]]:
+    async def _admit(self, scope: Scope, resources: Resources) -> tuple[Caller, Sequence[Verdict]]:
         """Who asks, and what is left of whose quotas.
 
         A token that was not found good before costs a signature check, so its address pays in advance, and has it back
         if the token is good: a flood of bad ones is refused like any other.
         """
         arrived = time.monotonic()
+        limiter = resources.limiter
         route = scope["method"], scope["path"]
         credentials = "" if route in self._public else _header(scope, b"authorization")
         token = _bearer_token(credentials)
-        if token and tokens.remembers(token):
+        if token and resources.tokens.remembers(token):
             with suppress(AppError):  # expired or withdrawn since: then it is one more that is not known to be good
-                principal = await tokens.verify(token)
+                principal = await _verify(token, resources)
                 return Caller(principal, None, arrived), [await limiter.take(f"user:{principal.user_id}")]
         peer = scope["client"][0] if scope["client"] else ""
         address = f"address:{client_address(peer, _header(scope, b'x-forwarded-for'), self._trusted_proxies)}"
@@ -98,11 +97,18 @@ class Edge:
         try:
             if not token:
                 raise Unauthenticated("Send Authorization: Bearer and an access token")
-            principal = await tokens.verify(token)
+            principal = await _verify(token, resources)
         except AppError as refusal:
             return Caller(None, refusal, arrived), [verdict]
         limiter.give_back(verdict)
         return Caller(principal, None, arrived), [await limiter.take(f"user:{principal.user_id}")]
+
+
+async def _verify(token: str, resources: Resources) -> Principal:
+    principal = await resources.tokens.verify(token)
+    if principal.user_id in resources.revocations:
+        raise Unauthenticated("This account has been deactivated", error="invalid_token")
+    return principal
 
 
 async def _take_both(limiter: RateLimiter, client: str, name: PolicyName) -> Sequence[Verdict]:
@@ -123,7 +129,7 @@ def _header(scope: Scope, name: bytes) -> str:
     return ", ".join(value.decode("latin-1") for key, value in scope["headers"] if key == name)
 
 
-def _limit_fields(verdicts: Sequence[Verdict]) -> list[tuple[bytes, bytes]]:
+def limit_fields(verdicts: Sequence[Verdict]) -> list[tuple[bytes, bytes]]:
     """`RateLimit-Policy` and `RateLimit` as draft-ietf-httpapi-ratelimit-headers-11 has them: lists, a policy each."""
     policies = ", ".join(verdict.policy.field for verdict in verdicts)
     left = ", ".join(f'"{each.policy.name}";r={each.remaining};t={each.wait_seconds}' for each in verdicts)

@@ -3,7 +3,7 @@
 UpstreamError (each knows which upstream)
 ├── UpstreamUnreachable 502 · UpstreamMalformed 502 · UpstreamFailed 502
 └── UpstreamBusy 503 · CircuitOpen 503 · UpstreamDeadline 504
-RateLimited 429 · InvalidPath 422
+RateLimited 429 · TooManyStreams 429 · InvalidPath 422
 """
 
 from shop_common.errors import AppError, TooManyRequests, Unprocessable
@@ -51,6 +51,10 @@ class UpstreamDeadline(UpstreamError):
 
 class RateLimited(TooManyRequests):
     code = "rate_limited"
+
+
+class TooManyStreams(TooManyRequests):
+    code, title = "too_many_streams", "Too many streams"
 
 
 class InvalidPath(Unprocessable):

@@ -29,6 +29,7 @@ TO_CLIENT = (
     "vary",
     "www-authenticate",
 )
+_NO_CACHE = re.compile(rb"(?:^|,)\s*no-cache\s*(?:$|,)", re.IGNORECASE)
 _STRICT = re.compile(rb'(?:^|[,;])\s*handling\s*=\s*"?strict"?\s*(?:$|[,;])', re.IGNORECASE)
 
 
@@ -70,6 +71,11 @@ def _public_location(location: str | None, origin: str) -> str | None:
 def wants_all_or_nothing(raw: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether a request's `Prefer` (RFC 7240) says `handling=strict`."""
     return any(name == b"prefer" and _STRICT.search(value) is not None for name, value in raw)
+
+
+def wants_no_cache(raw: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a request's `Cache-Control` has `no-cache`."""
+    return any(name == b"cache-control" and _NO_CACHE.search(value) is not None for name, value in raw)
 
 
 def query_text(raw: bytes) -> str:

@@ -1,7 +1,7 @@
 """What the gateway's parts hand each other: who asks, an upstream's answer, a dashboard's sections."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from shop_common.errors import AppError, Unauthenticated
@@ -48,6 +48,8 @@ class Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
+    projected_offset: int | None = None
+    """Of statistics: the last record of the orders' topic about the user that is in them."""
 
 
 class SectionProblem(NamedTuple):
@@ -57,9 +59,47 @@ class SectionProblem(NamedTuple):
 
 
 class SectionOutcome(NamedTuple):
-    """One section as it came back: a JSON object's bytes, or what went wrong."""
+    """One section as it came about: a JSON object's bytes, or what went wrong; a stale one may have both."""
 
     name: str
     seconds: float
     body: bytes | None
     problem: SectionProblem | None
+    as_of: float = 0.0
+    """The monotonic clock before its owner was asked."""
+    source: Literal["memory", "redis", "owner"] = "owner"
+    is_stale: bool = False
+
+    @property
+    def state(self) -> Literal["fresh", "stale", "failed"]:
+        if self.body is None:
+            return "failed"
+        return "stale" if self.is_stale else "fresh"
+
+
+class Ask(NamedTuple):
+    """Who wants whose dashboard, and how."""
+
+    user_id: str
+    headers: Mapping[str, str]
+    """The credentials, to be sent onward."""
+    arrived: float
+    strict: bool = False
+    """All sections or an error."""
+    live: bool = False
+    """Nothing from memory."""
+    at_least: Mapping[str, int] = {}
+    """Versions it must not be older than, by aggregate."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Whole:
+    """A dashboard all of whose sections are fresh."""
+
+    body: bytes
+    etag: str
+    section_status: str
+    as_of: float
+    """Of its oldest section."""
+    answers: dict[tuple[int, bool], tuple[bytes, bytes]] = field(default_factory=dict)
+    """Head and body by status, and whether it is compressed: made when first asked for."""

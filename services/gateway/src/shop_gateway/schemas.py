@@ -1,13 +1,15 @@
 """The dashboard as clients see it: its shape for the API's document, and its bytes spliced from the sections'."""
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
-from shop_gateway.models import SectionOutcome
+from shop_gateway.models import SectionOutcome, Whole
 
 
 class FailedSection(BaseModel):
@@ -23,28 +25,75 @@ class FailedSection(BaseModel):
 class SectionState(BaseModel):
     """How one section of an answer came about."""
 
-    state: Literal["fresh", "failed"]
-    as_of: AwareDatetime | None = Field(description="When it was read from its owner; null if that failed")
-    problem: FailedSection | None
+    state: Literal["fresh", "stale", "failed"]
+    as_of: AwareDatetime | None = Field(description="When its owner was asked; null if that never went well")
+    problem: FailedSection | None = Field(description="Why it has failed, or is stale")
+
+
+class DashboardChanged(BaseModel):
+    """Data of the event that tells of a change."""
+
+    sections: list[Literal["user", "orders", "stats"]] = Field(description="What to read again")
+
+
+class StreamEnd(BaseModel):
+    """Data of the last event."""
+
+    reason: Literal["revoked", "shutdown", "token_expired"] = Field(description="Why no more come")
 
 
 def dashboard_body(sections: Sequence[SectionOutcome]) -> bytes:
     """`{user, orders, stats, _sections}`; a failed section is null, the others' bytes are as their owners sent them."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
-    fresh = b'{"state":"fresh","as_of":"%b","problem":null}' % now
+    now, monotonic = time.time(), time.monotonic()
     members = [b'"%b":%b' % (section.name.encode(), section.body or b"null") for section in sections]
-    states = [
-        b'"%b":%b' % (section.name.encode(), fresh if section.problem is None else _failed(section))
-        for section in sections
-    ]
+    states = [b'"%b":%b' % (section.name.encode(), _state(section, now - monotonic)) for section in sections]
     return b'{%b,"_sections":{%b}}' % (b",".join(members), b",".join(states))
 
 
-def _failed(section: SectionOutcome) -> bytes:
-    problem = section.problem and section.problem._asdict()
-    return to_json({"state": "failed", "as_of": None, "problem": problem})
+def _state(section: SectionOutcome, epoch: float) -> bytes:
+    as_of = b"null" if section.body is None else b'"%b"' % _rfc3339(section.as_of + epoch)
+    problem = b"null" if section.problem is None else to_json(section.problem._asdict())
+    return b'{"state":"%b","as_of":%b,"problem":%b}' % (section.state.encode(), as_of, problem)
+
+
+def _rfc3339(seconds: float) -> bytes:
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
+
+
+def dashboard_etag(sections: Sequence[SectionOutcome]) -> str:
+    """Weak, since the same data read again is the same to whoever shows it."""
+    digest = blake2b(digest_size=12)
+    for section in sections:
+        digest.update(b"%d:" % len(section.body or b""))
+        digest.update(section.body or b"")
+    return f'W/"{digest.hexdigest()}"'
 
 
 def section_status(sections: Sequence[SectionOutcome]) -> str:
     """The `Section-Status` field: a structured-field dictionary such as `user=fresh, orders=failed`."""
-    return ", ".join(f"{section.name}={'failed' if section.problem else 'fresh'}" for section in sections)
+    return ", ".join(f"{section.name}={section.state}" for section in sections)
+
+
+def cache_status(sections: Sequence[SectionOutcome], *, live: bool) -> str:
+    """The `Cache-Status` field (RFC 9211): a hit where no owner was asked."""
+    asked = [section.name for section in sections if section.source == "owner"]
+    if not asked:
+        return "shop-gateway; hit"
+    return f'shop-gateway; fwd={"request" if live else "miss"}; detail="{" ".join(asked)}"'
+
+
+def create_whole(sections: Sequence[SectionOutcome]) -> Whole:
+    """Of sections that are all fresh."""
+    oldest = min(section.as_of for section in sections)
+    return Whole(dashboard_body(sections), dashboard_etag(sections), section_status(sections), oldest)
+
+
+def whole_fields(whole: Whole) -> dict[str, str]:
+    """The headers that are the same for all who get it from memory."""
+    return {
+        "etag": whole.etag,
+        "cache-control": "private, no-cache",
+        "cache-status": "shop-gateway; hit",
+        "section-status": whole.section_status,
+    }

@@ -4,6 +4,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from pydantic import Field
 
+from shop_common.kafka.settings import KafkaSettings
 from shop_common.settings import (
     Block,
     HttpClientSettings,
@@ -37,6 +38,36 @@ class RateLimitSettings(QuotaSettings):
     """How long Redis may take before the process counts by itself."""
 
 
+class CacheSettings(Block):
+    """How old a section of a dashboard may be, in seconds since its owner was asked."""
+
+    max_bytes: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024)
+    """In each process."""
+    fresh_seconds: Seconds = 2
+    """While Kafka does not tell of changes."""
+    proven_seconds: Seconds = 30
+    """While it does and has told of none."""
+    revalidate_seconds: Seconds = 15
+    """Older than that by so much, it is still answered, marked as stale, and asked for anew meanwhile."""
+    error_seconds: Seconds = 600
+    """Answered, marked as stale, where its owner cannot be asked."""
+    lag_seconds: Seconds = 2
+    """How far behind the topics may be before nothing counts as told."""
+    shared_seconds: Seconds = 60
+    """How long Redis keeps it."""
+    key_prefix: str = "shop:gateway:cache:"
+    redis_seconds: Seconds = 0.1
+    """How long Redis may take before it is done without."""
+
+
+class StreamSettings(Block):
+    per_user: int = Field(default=5, ge=1, le=1000)
+    """In each process."""
+    per_process: int = Field(default=20_000, ge=1, le=1_000_000)
+    """Each takes a connection: `HTTP__MAX_CONNECTIONS` is to be larger."""
+    heartbeat_seconds: Seconds = 15
+
+
 class CorsSettings(Block):
     origins: tuple[str, ...] = ()
     """Origins whose pages may call, such as https://shop.example; none by default."""
@@ -68,6 +99,9 @@ class Settings(ServiceSettings):
     """Networks whose `X-Forwarded-For` is believed."""
     upstream: UpstreamSettings = UpstreamSettings()
     deadlines: DeadlineSettings = DeadlineSettings()
+    cache: CacheSettings = CacheSettings()
+    streams: StreamSettings = StreamSettings()
+    kafka: KafkaSettings
 
     @property
     def jwks_url(self) -> str:

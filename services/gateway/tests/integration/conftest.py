@@ -260,12 +260,17 @@ MakeSettings = Callable[..., Settings]
 
 @pytest.fixture
 def make_settings(users: Upstream, orders: Upstream, redis_url: str) -> MakeSettings:
-    """Settings in front of the two upstreams, counting under a prefix no other test has, with a quota nobody meets."""
+    """Settings in front of the two upstreams, counting under a prefix no other test has, with a quota nobody meets.
+
+    There is no Kafka, and nothing is fresh for long: tests of the cache ask for both.
+    """
 
     def make(**changes: Any) -> Settings:
         usual: dict[str, Any] = {
             "users_url": users.url,
             "orders_url": orders.url,
+            "kafka": {"bootstrap_servers": "127.0.0.1:9"},
+            "cache": dict.fromkeys(("fresh_seconds", "revalidate_seconds", "error_seconds"), 1e-6),
             "redis": {"url": redis_url, "acquire_seconds": 30, "command_seconds": 30},
             "rate_limit": {"requests": 100_000, "key_prefix": f"{uuid.uuid4()}:", "redis_seconds": 30}
             | {name: {"requests": 100_000} for name in ("login", "registration")},

@@ -13,6 +13,8 @@ from shop_gateway.schemas import SectionState
 
 USER_ID = "0d4c9b3e-6f5a-4b7e-9a51-2f1f7e1f0001"
 BOARD = f"/v1/users/{USER_ID}/dashboard"
+LIVE = {"Cache-Control": "no-cache"}
+"""Not together with others who ask the same."""
 PROFILE, STATISTICS = f"GET /v1/users/{USER_ID}", f"GET /v1/users/{USER_ID}/stats"
 
 
@@ -218,7 +220,7 @@ async def test_cancelled_dashboards_leave_no_connection_behind(
     for _ in range(5):
         held = hold()
         orders.on("GET /v1/orders", act.answer({}, held=held))
-        boards = [asyncio.create_task(gateway.get(BOARD, headers=bearer)) for _ in range(3)]
+        boards = [asyncio.create_task(gateway.get(BOARD, headers=bearer | LIVE)) for _ in range(3)]
         await held.reached(3)
         for task in boards:
             task.cancel()
@@ -231,19 +233,21 @@ async def test_cancelled_dashboards_leave_no_connection_behind(
     assert {response.headers["section-status"] for response in good} == {"user=fresh, orders=fresh, stats=fresh"}
 
 
-def _observed(upstream: str, outcome: str) -> float:
-    labels = {"upstream": upstream, "outcome": outcome}
+def _observed(upstream: str, route: str, outcome: str) -> float:
+    labels = {"upstream": upstream, "route": route, "outcome": outcome}
     return REGISTRY.get_sample_value("shop_gateway_upstream_seconds_count", labels) or 0.0
 
 
-async def test_each_call_is_measured_by_upstream_and_outcome(
+async def test_each_call_is_measured_by_upstream_route_and_outcome(
     gateway: httpx.AsyncClient, orders: Any, bearer: dict[str, str], act: Any
 ) -> None:
     orders.on("GET /v1/orders", act.problem(500, "internal_error"))
-    before = _observed("users", "ok"), _observed("orders", "server_error")
+    profile, statistics = "/v1/users/{user_id}", "/v1/users/{user_id}/stats"
+    wanted = [("users", profile, "ok"), ("users", statistics, "ok"), ("orders", "/v1/orders", "server_error")]
+    before = [_observed(*each) for each in wanted]
     await gateway.get(BOARD, headers=bearer)
-    assert (_observed("users", "ok"), _observed("orders", "server_error")) == (before[0] + 2, before[1] + 1)
+    assert [_observed(*each) for each in wanted] == [count + 1 for count in before]
     orders.on("GET /v1/orders", act.broken(b""))
-    before_unreachable = _observed("orders", "upstream_unreachable")
+    before_unreachable = _observed("orders", "/v1/orders", "upstream_unreachable")
     await gateway.get(BOARD, headers=bearer)
-    assert _observed("orders", "upstream_unreachable") == before_unreachable + 2, "it was tried again"
+    assert _observed("orders", "/v1/orders", "upstream_unreachable") == before_unreachable + 2, "it was tried again"

@@ -10,7 +10,15 @@ from shop_common.testing import recorded_spans
 
 PAGE = "https://shop.example"
 PREFLIGHT = {"Origin": PAGE, "Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": "if-match"}
-EXPOSED = {"ETag", "Idempotency-Replayed", "Location", "Retry-After", "RateLimit", "RateLimit-Policy"} | {
+EXPOSED = {
+    "Consistency-Token",
+    "ETag",
+    "Idempotency-Replayed",
+    "Location",
+    "Retry-After",
+    "RateLimit",
+    "RateLimit-Policy",
+} | {
     "Section-Status",
     "Cache-Status",
     "Server-Timing",
@@ -88,7 +96,9 @@ async def test_it_is_ready_and_live_whatever_is_down(open_gateway: Any, restarta
     gateway = await open_gateway(users_url=nowhere, orders_url=nowhere, redis={"url": nowhere.replace("http", "redis")})
     for path in ("/livez", "/readyz"):
         assert (await gateway.get(path)).status_code == 200
-    assert (await gateway.get("/health")).json()["status"] == "ok"
+    health = (await gateway.get("/health")).json()
+    assert health["status"] == "degraded", "it says what it does without"
+    assert set(health["checks"]) == {"kafka", "redis"}
     assert (await gateway.post("/v1/auth/token")).status_code == 502
 
 

@@ -11,6 +11,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setenv("GATEWAY_USERS_URL", "http://127.0.0.1:8001/")
     monkeypatch.setenv("GATEWAY_ORDERS_URL", "http://127.0.0.1:8002")
     monkeypatch.setenv("GATEWAY_REDIS__URL", "redis://127.0.0.1:16379/0")
+    monkeypatch.setenv("GATEWAY_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:19092")
     return monkeypatch
 
 

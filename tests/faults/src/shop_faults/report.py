@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
+from shop_faults.client import Sample
 from shop_faults.oracles import Finding
 from shop_faults.scenario import Fault, Result
-from shop_faults.shopper import Sample
 from shop_faults.timeline import Second, draw_timeline
 
 TABLE: Final = "scenarios.md"

@@ -2,32 +2,22 @@
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import httpx
 
+from shop_faults.client import Client
 from shop_faults.ledger import Entry, Kind, Ledger
 
 PASSWORD: Final = "correct horse battery"
 _OK, _SERVER_ERROR = 200, 500
 JOIN_SECONDS: Final = 4.0
-_IDLE_SECONDS: Final = 0.5
+_TOKENS: Final = 8
 _RETRY_AFTER_SECONDS: Final = 1.0
 """What a 503 of ours asks for; whoever comes back at once keeps a busy service busy."""
 _WEIGHTS: Final = {"place": 40, "pay": 18, "cancel": 10, "change": 12, "read": 16, "renew": 2, "deactivate": 3}
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One answer, or none: `at` is when it was asked for, on the monotonic clock."""
-
-    at: float
-    kind: str
-    milliseconds: float
-    status: str
 
 
 @dataclass(slots=True)
@@ -38,6 +28,8 @@ class Account:
     refresh_token: str
     version: int = 1
     orders: dict[str, "Order"] = field(default_factory=dict)
+    tokens: dict[str, str] = field(default_factory=dict)
+    """The consistency token of the last answer about each aggregate, the newest ones last."""
 
 
 @dataclass(slots=True)
@@ -60,30 +52,6 @@ class Operation:
     amount: int = 0
 
 
-class Client:
-    """Asks one gateway; every answer becomes a sample."""
-
-    def __init__(self, url: str, samples: list[Sample]) -> None:
-        # As balancers must: who lets a connection idle for longer than a server drains is not told that it closes.
-        limits = httpx.Limits(keepalive_expiry=_IDLE_SECONDS)
-        self._http = httpx.AsyncClient(base_url=url, timeout=8, limits=limits, trust_env=False)
-        self._samples = samples
-
-    async def ask(self, kind: str, method: str, path: str, **options: Any) -> httpx.Response | None:
-        """None, and a sample that says why, where there was no answer."""
-        started = time.monotonic()
-        try:
-            response = await self._http.request(method, path, **options)
-            status = str(response.status_code)
-        except httpx.HTTPError as error:
-            response, status = None, type(error).__name__
-        self._samples.append(Sample(started, kind, (time.monotonic() - started) * 1000, status))
-        return response
-
-    async def close(self) -> None:
-        await self._http.aclose()
-
-
 class Shopper:
     """Works through a gateway until told to stop; what it does depends on its random numbers alone."""
 
@@ -97,6 +65,10 @@ class Shopper:
         self._registered: Entry | None = None
         self.unsettled: list[Operation] = []
         self.wrong_reads: list[str] = []
+
+    @property
+    def gateway_url(self) -> str:
+        return self._client.url
 
     async def run(self, stop: asyncio.Event, pause_seconds: float) -> None:
         account: Account | None = None
@@ -170,6 +142,7 @@ class Shopper:
     async def _look_again(self, account: Account, order_id: str) -> None:
         response = await self._client.ask("read", "GET", f"/v1/orders/{order_id}", headers=account.bearer)
         if response is not None and response.status_code == _OK:
+            _keep_token(account, order_id, response)
             account.orders[order_id] = Order(response.json()["version"], response.json()["status"])
 
     async def change(self, account: Account) -> bool:
@@ -199,7 +172,8 @@ class Shopper:
         """A dashboard must show what this customer was told before, or say that it cannot."""
         version = account.version
         orders = {order_id: order.version for order_id, order in account.orders.items()}
-        response = await self._client.ask("dashboard", "GET", "/v1/me/dashboard", headers=account.bearer)
+        headers = {**account.bearer, "Consistency-Token": ",".join([*account.tokens.values()][-_TOKENS:])}
+        response = await self._client.ask("dashboard", "GET", "/v1/me/dashboard", headers=headers)
         if response is None or response.status_code != _OK:
             return True
         dashboard = response.json()
@@ -304,11 +278,19 @@ def _tag(response: httpx.Response) -> int:
     return int(response.headers["ETag"].strip('"'))
 
 
+def _keep_token(account: Account, aggregate_id: str, response: httpx.Response) -> None:
+    if token := response.headers.get("Consistency-Token"):
+        account.tokens.pop(aggregate_id, None)
+        account.tokens[aggregate_id] = token
+
+
 def _learn(operation: Operation, entry: Entry, response: httpx.Response | None) -> None:
     """What the customer knows from now on."""
     account = operation.account
     if account is None or entry.outcome != "acked":
         return
+    if response is not None:
+        _keep_token(account, entry.aggregate_id, response)
     if operation.kind == "change":
         account.version = max(account.version, entry.version)
     elif operation.kind in {"place", "pay", "cancel"} and response is not None:

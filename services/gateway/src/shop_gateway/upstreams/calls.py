@@ -21,7 +21,7 @@ from shop_gateway.upstreams.retries import RetryBudget, pause_before_retry
 UPSTREAM_SECONDS = Histogram(
     "shop_gateway_upstream_seconds",
     "Seconds one call to an upstream took, its answer read",
-    ["upstream", "outcome"],
+    ["upstream", "route", "outcome"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.8, 1, 2.5, 5),
 )
 UPSTREAM_RETRIES = Counter("shop_gateway_upstream_retries_total", "Calls made a second time", ["upstream"])
@@ -100,7 +100,7 @@ class Upstream:
             outcome = error.code
             raise
         finally:
-            UPSTREAM_SECONDS.labels(self.name, outcome).observe(time.perf_counter() - started)
+            UPSTREAM_SECONDS.labels(self.name, call.route, outcome).observe(time.perf_counter() - started)
 
 
 def _outcome(status: int) -> str:

@@ -75,7 +75,7 @@ class Exchange:
         body = (await response.bytes()).to_bytes() if declared is not None else await self._chunks(response)
         if body and headers.get("content-type", "").partition(";")[0].strip().lower() not in _JSON_TYPES:
             raise self._malformed("its answer is not JSON")
-        return Answer(response.status, headers, body)
+        return Answer(response.status, headers, body, _projected_offset(response))
 
     async def _chunks(self, response: Response) -> bytes:
         body = bytearray()
@@ -87,3 +87,8 @@ class Exchange:
 
     def _malformed(self, what: str) -> UpstreamMalformed:
         return UpstreamMalformed(f"{self._name} cannot be understood: {what}")
+
+
+def _projected_offset(response: Response) -> int | None:
+    given = response.get_header("projected-offset")
+    return int(given) if given is not None and given.isdecimal() else None
