@@ -207,8 +207,7 @@ class SharedCache:
                 fills: dict[SharedLease, list[Any]] = {}
                 for (lease, section), value in writes.items():
                     fills.setdefault(lease, [lease.token, self._keep_ms]).extend((section, value))
-                async with asyncio.timeout(self._seconds):
-                    pipeline = self._redis.pipeline(transaction=False)
+                async with asyncio.timeout(self._seconds), self._redis.pipeline(transaction=False) as pipeline:
                     for lease, args in fills.items():
                         await self._fill([self._prefix + lease.user_id], args, client=pipeline)
                     for is_kept in await pipeline.execute():

@@ -222,7 +222,8 @@ async def test_there_is_room_for_so_many_and_for_more_when_they_leave(
     async with asyncio.timeout(30):
         while await gateway.metric("shop_gateway_streams") != 1:  # noqa: ASYNC110 - another process's state
             await asyncio.sleep(0.02)
-    assert (await (await listen(gateway)).event())[0] == "ready"
+    again = await listen(gateway)
+    assert (await again.event())[0] == "ready"
     assert (await first.event())[0] == "ready"
     assert await gateway.metric("shop_gateway_streams_ended_total", reason="client_left") == 1
 
