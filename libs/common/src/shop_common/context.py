@@ -32,9 +32,9 @@ def request_scope(request_id: str) -> Iterator[None]:
         _deadline.reset(deadline_before)
 
 
-def set_deadline(seconds: float | None) -> None:
-    """Seconds from now until the request must be done; None for a stream without an end."""
-    _deadline.set(None if seconds is None else time.monotonic() + seconds)
+def set_deadline(seconds: float) -> None:
+    """Seconds from now until the request must be done."""
+    _deadline.set(time.monotonic() + seconds)
 
 
 def remaining_seconds() -> float | None:

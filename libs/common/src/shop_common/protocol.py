@@ -3,17 +3,19 @@
 import asyncio
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, Protocol, cast
 
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from shop_common.problems import problem_response
-from shop_common.request import abandon, end_of_stream
+from shop_common.request import abandon
 
 AnswerAtOnce = Callable[[Scope], tuple[bytes, bytes] | None]
 """Head, without its last empty line, and body of an answer that waits for nothing; None: let the application answer."""
 
+CONNECTION: Final = "shop.connection"
+"""The key of the `GuardedHttpProtocol` that a request came by, in an ASGI scope."""
 _HEAD_SECONDS = 10.0
 _MAX_HEAD_BYTES = 64 * 1024  # the exact limit is the middleware's; this one holds while the head is still coming
 _MAX_FRAME_BYTES = 256 * 1024  # of a body's chunks and trailers, their content apart
@@ -39,16 +41,29 @@ class _HeadWithBody:
         else:
             self._is_begun = True
             self._head = data
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
 
     def close(self) -> None:
-        self._flush()
+        self.flush()
         self._transport.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         if self._head:
             head, self._head = self._head, b""
             self._transport.write(head)
+
+
+class Listener(Protocol):
+    """Who goes on with an answer after the application: whatever it does, it does at once."""
+
+    def on_writable(self) -> None:
+        """The client takes what is sent again."""
+
+    def on_shutdown(self) -> None:
+        """The server stops: the answer is to end."""
+
+    def on_closed(self) -> None:
+        """Nobody is there any more."""
 
 
 class GuardedHttpProtocol(HttpToolsProtocol):
@@ -63,12 +78,47 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._answered: RequestResponseCycle | None = None
+        self._listener: Listener | None = None
 
     @property
     def is_idle(self) -> bool:
         """No request is under way; the head of one may be."""
         cycle: RequestResponseCycle | None = self.cycle
-        return cycle is None or cycle.response_complete
+        return self._listener is None and (cycle is None or cycle.response_complete)
+
+    @property
+    def is_closing(self) -> bool:
+        return self.transport.is_closing()
+
+    @property
+    def is_writable(self) -> bool:
+        """The client takes what is sent."""
+        return not (self.flow.write_paused or self.transport.is_closing())
+
+    def hand_over(self, listener: Listener) -> None:
+        """Of an answer in chunks that the application has begun and will not end: the listener goes on with it.
+
+        A task, its frames and all that they hold take several times the memory of a connection, which counts where
+        thousands wait for what seldom comes.
+        """
+        if cycle := self._answered:
+            cast("_HeadWithBody", cycle.transport).flush()
+            cycle.disconnected = True  # so the application may return
+        self._answered = self.cycle = self.scope = self.headers = self.parser = None  # type: ignore[assignment]
+        self.pipeline.clear()
+        if self.transport.is_closing():
+            listener.on_closed()
+        else:
+            self._listener = listener
+
+    def send_chunk(self, data: bytes) -> None:
+        self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def end_chunks(self) -> None:
+        self.transport.write(b"0\r\n\r\n")
+        self.transport.close()
+        self._watch_writing()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
         super().connection_made(transport)
@@ -81,10 +131,14 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._forget_writing()
         cycle: RequestResponseCycle | None = self.cycle
         super().connection_lost(exc)
+        if self._listener is not None:
+            self._listener.on_closed()
         if cycle is not None and not cycle.response_complete:
             abandon(cast("Scope", cycle.scope))
 
     def data_received(self, data: bytes) -> None:
+        if self._listener is not None:
+            return  # what follows is not answered any more
         self._head_bytes += len(data)
         if self._in_head and self._head_timer is None:
             self._watch_head()
@@ -123,16 +177,19 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         super().resume_writing()
         if not self.transport.is_closing():  # or the little that is left might be left for good
             self._forget_writing()
+            if self._listener is not None:
+                self._listener.on_writable()
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
         self._watch_writing()
 
     def shutdown(self) -> None:
-        if not self.is_idle:
-            end_of_stream(cast("Scope", self.cycle.scope))
-        super().shutdown()
-        self._watch_writing()
+        if self._listener is not None:
+            self._listener.on_shutdown()
+        else:
+            super().shutdown()
+            self._watch_writing()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Without a task, a queue and a dozen calls where the application can answer at once."""
@@ -143,6 +200,8 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             self._send_at_once(cycle, *answer)
         else:
             cycle.transport = cast("asyncio.Transport", _HeadWithBody(self.transport, self.loop))
+            cycle.scope[CONNECTION] = self  # type: ignore[typeddict-unknown-key] # an extension
+            self._answered = cycle
             super()._start_asgi_task(cycle, app)
 
     def _send_at_once(self, cycle: RequestResponseCycle, head: bytes, body: bytes) -> None:

@@ -8,7 +8,6 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable
 from typing import Final
 
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
@@ -34,8 +33,6 @@ from shop_common.tracing import current_trace_id, entry_span
 
 DEADLINE_HEADER = "X-Deadline-Ms"
 REQUEST_ID_HEADER = "X-Request-Id"
-ON_SHUTDOWN: Final = "shop.on_shutdown"
-"""The key of what to call, without waiting, when the server stops while a stream is under way, in an ASGI scope."""
 _TASK = "shop.task"
 """The key of the task that reads for a client, in an ASGI scope; False once the client has gone."""
 _READS = frozenset({"GET", "HEAD"})
@@ -76,12 +73,6 @@ def abandon(scope: Scope) -> None:
         task.cancel()
 
 
-def end_of_stream(scope: Scope) -> None:
-    """The server stops: a stream would go on for as long as its client likes."""
-    if end := scope.get(ON_SHUTDOWN):
-        end()
-
-
 class RequestMiddleware:
     """Wraps a whole application; everything inside may rely on `context` and `tracing`."""
 
@@ -104,7 +95,7 @@ class RequestMiddleware:
         method = scope["method"] if scope["method"] in METHODS else "other"
         quiet = scope["path"] in _QUIET_PATHS
         ratio = 0.0 if quiet else self._sample_ratio
-        answer = _Answer(send, self._leave)
+        answer = _Answer(send)
         with (
             context.request_scope(request_id),
             HTTP_IN_PROGRESS.track_inprogress(),
@@ -152,10 +143,7 @@ class RequestMiddleware:
                 response.headers["Connection"] = "close"
             await response(scope, receive, answer.send)
         finally:
-            answer.leave()
-
-    def _leave(self) -> None:
-        self._in_progress -= 1
+            self._in_progress -= 1
 
     def _check_limits(self, scope: Scope) -> None:
         if self._in_progress > self._http.limit_concurrency and scope["path"] not in _QUIET_PATHS:
@@ -208,21 +196,14 @@ class RequestMiddleware:
 class _Answer:
     """Watches what goes out: its status, and the headers every answer carries."""
 
-    __slots__ = ("_leave", "_send", "begun", "deadline", "started", "status")
+    __slots__ = ("_send", "begun", "deadline", "started", "status")
 
-    def __init__(self, send: Send, leave: Callable[[], None]) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self._leave: Callable[[], None] | None = leave
         self.begun = False
         self.deadline: asyncio.Timeout | None = None
         self.status = _SERVER_ERROR
         self.started = time.perf_counter()
-
-    def leave(self) -> None:
-        """Count no more as a request under way: it is over, or a stream, of which there may be more."""
-        if self._leave is not None:
-            self._leave()
-            self._leave = None
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -232,10 +213,6 @@ class _Answer:
             headers = MutableHeaders(scope=message)
             headers[REQUEST_ID_HEADER] = context.request_id()
             headers["X-Process-Time"] = f"{time.perf_counter() - self.started:.6f}"
-            if self.deadline is not None and headers.get("content-type", "").startswith("text/event-stream"):
-                self.deadline.reschedule(None)  # such a stream has no end to be in time for
-                context.set_deadline(None)
-                self.leave()
         await self._send(message)
 
 

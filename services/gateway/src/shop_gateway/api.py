@@ -4,7 +4,6 @@ import re
 import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
@@ -13,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from shop_common.context import remaining_seconds
 from shop_common.preconditions import is_unchanged
-from shop_common.request import ON_SHUTDOWN
+from shop_common.protocol import CONNECTION
 from shop_gateway.consistency import HEADER as CONSISTENCY_HEADER
 from shop_gateway.consistency import Written, create_token, find_version, find_written, read_tokens
 from shop_gateway.errors import InvalidPath
@@ -142,14 +141,16 @@ class Events:
     async def stream(self, scope: Scope, send: Send) -> None:
         principal = _caller(scope).authenticated()
         headers = to_upstream(scope["headers"])
-        given = b"".join(value for name, value in scope["headers"] if name == b"last-event-id").decode("latin-1")
-        async with _resources(scope).streams.open(principal, headers["authorization"], given) as (greeting, stream):
-            scope[ON_SHUTDOWN] = partial(stream.end, "shutdown")
+        last = b"".join(value for name, value in scope["headers"] if name == b"last-event-id").decode("latin-1")
+        streams = _resources(scope).streams
+        stream, greeting = streams.open(scope[CONNECTION], principal, headers["authorization"], last)
+        try:
             await send({"type": "http.response.start", "status": 200, "headers": _STREAM})
             await send({"type": "http.response.body", "body": greeting, "more_body": True})
-            async for message in stream.messages():
-                await send({"type": "http.response.body", "body": message, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+        except BaseException:
+            stream.on_closed()
+            raise
+        stream.begin()
 
 
 ROUTES: tuple[Forward | Dashboard | Events, ...] = (

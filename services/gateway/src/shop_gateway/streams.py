@@ -10,12 +10,14 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import chain, repeat
 from typing import Final
 
 from prometheus_client import Counter, Gauge
 
 from shop_common.events import orders, users
+from shop_common.protocol import GuardedHttpProtocol, Listener
 from shop_common.tokens import Principal
 from shop_gateway.changes import Change, RecentChanges
 from shop_gateway.errors import TooManyStreams
@@ -26,6 +28,7 @@ STREAMS_ENDED = Counter("shop_gateway_streams_ended_total", "Streams that ended"
 
 _RETRY_MS: Final = 2000
 _SECTIONS: Final = ("user", "orders", "stats")
+_CLIENT_LEFT: Final = "client_left"
 _NOTHING_HEARD: Final = "-1.-1"
 _PENDING: Final = "+"
 """At the end of an id: statistics are still to come."""
@@ -35,45 +38,60 @@ HasStatistics = Callable[[str, str], Awaitable[bool]]
 """Whether a user's statistics show every order heard of; asked with the user's id and credentials."""
 
 
-class Stream:
-    """One client's: `messages` until it ends. Nothing queues up: what is to be told is a set."""
+class Stream(Listener):
+    """One client's. Nothing queues up: what is to be told is a set."""
 
-    __slots__ = ("_changed", "_ends", "_position", "_woken", "credentials", "reason")
+    __slots__ = ("_changed", "_connection", "_forget", "_is_begun", "_position", "credentials", "expiry", "reason")
 
-    def __init__(self, credentials: str) -> None:
+    def __init__(self, connection: GuardedHttpProtocol, credentials: str, forget: Callable[["Stream"], None]) -> None:
         self.credentials = credentials
-        self.reason = "client_left"
+        self.expiry: asyncio.TimerHandle | None = None
+        self.reason = _CLIENT_LEFT
+        self._connection = connection
+        self._forget = forget
         self._changed: dict[str, None] = {}
         self._position = ""
-        self._woken = asyncio.Event()
-        self._ends = False
+        self._is_begun = False
+
+    def begin(self) -> None:
+        """The greeting has been sent."""
+        self._connection.hand_over(self)
+        self._is_begun = True
+        if self.reason == _CLIENT_LEFT:
+            self.on_writable()
+        else:
+            self.end(self.reason)
 
     def change(self, sections: Sequence[str], position: str) -> None:
         self._changed |= dict.fromkeys(sections)
         self._position = position
-        self._woken.set()
+        self.on_writable()
 
     def beat(self) -> None:
-        self._woken.set()
+        if self._is_begun and self._connection.is_writable:
+            self._connection.send_chunk(b":\n\n")
 
     def end(self, reason: str) -> None:
+        if self._connection.is_closing:
+            return
         self.reason = reason
-        self._ends = True
-        self._woken.set()
+        if self._is_begun:
+            self._connection.send_chunk(self._news() + _message("end", {"reason": reason}))
+            self._connection.end_chunks()
 
-    async def messages(self) -> AsyncIterator[bytes]:
-        """What to send next, as soon as there is something; a comment where there is nothing for long."""
-        while True:
-            await self._woken.wait()
-            self._woken.clear()
-            changed, self._changed = self._changed, {}
-            if changed:
-                yield _message("dashboard_changed", {"sections": [*changed]}, self._position)
-            elif not self._ends:
-                yield b":\n\n"
-            if self._ends:
-                yield _message("end", {"reason": self.reason})
-                return
+    def on_writable(self) -> None:
+        if self._changed and self._is_begun and self._connection.is_writable:
+            self._connection.send_chunk(self._news())
+
+    def on_shutdown(self) -> None:
+        self.end("shutdown")
+
+    def on_closed(self) -> None:
+        self._forget(self)
+
+    def _news(self) -> bytes:
+        changed, self._changed = self._changed, {}
+        return _message("dashboard_changed", {"sections": [*changed]}, self._position) if changed else b""
 
 
 class Streams:
@@ -88,34 +106,39 @@ class Streams:
         self._of: dict[str, set[Stream]] = {}
         self._count = 0
 
-    @asynccontextmanager
-    async def open(
-        self, principal: Principal, credentials: str, last_event_id: str
-    ) -> AsyncIterator[tuple[bytes, Stream]]:
-        """What to send first, and the stream; it ends with the token. TooManyStreams where there is no room."""
-        streams = self._of.setdefault(principal.user_id, set())
+    def open(
+        self, connection: GuardedHttpProtocol, principal: Principal, credentials: str, last_event_id: str
+    ) -> tuple[Stream, bytes]:
+        """The stream, and what is to be sent before it begins; it ends with the token.
+
+        TooManyStreams where there is no room.
+        """
+        user_id = principal.user_id
+        streams = self._of.setdefault(user_id, set())
         if len(streams) >= self._settings.per_user or self._count >= self._settings.per_process:
             if not streams:
-                del self._of[principal.user_id]
+                del self._of[user_id]
             raise TooManyStreams("Too many streams are open; close one, or try again later")
-        stream = Stream(credentials)
-        if orders.TOPIC in self._recent.offsets(principal.user_id):  # which statistics may not show yet
-            self._follow(principal.user_id)
+        stream = Stream(connection, credentials, partial(self._forget, user_id))
+        seconds = max(0.0, principal.expires_at - time.time())
+        stream.expiry = asyncio.get_running_loop().call_later(seconds, stream.end, "token_expired")
         streams.add(stream)
         self._count += 1
         STREAMS.set(self._count)
-        seconds = max(0.0, principal.expires_at - time.time())
-        expiry = asyncio.get_running_loop().call_later(seconds, stream.end, "token_expired")
-        try:
-            yield self._greeting(principal.user_id, last_event_id), stream
-        finally:
-            expiry.cancel()
-            streams.discard(stream)
-            if not streams:
-                self._of.pop(principal.user_id, None)
-            self._count -= 1
-            STREAMS.set(self._count)
-            STREAMS_ENDED.labels(stream.reason).inc()
+        if orders.TOPIC in self._recent.offsets(user_id):  # which statistics may not show yet
+            self._follow(user_id)
+        return stream, self._greeting(user_id, last_event_id)
+
+    def _forget(self, user_id: str, stream: Stream) -> None:
+        if stream.expiry is not None:
+            stream.expiry.cancel()
+        streams = self._of[user_id]
+        streams.remove(stream)
+        if not streams:
+            del self._of[user_id]
+        self._count -= 1
+        STREAMS.set(self._count)
+        STREAMS_ENDED.labels(stream.reason).inc()
 
     def _greeting(self, user_id: str, last_event_id: str) -> bytes:
         """When to come back; and `dashboard_changed` at once, unless nothing can have changed since the last event."""
