@@ -107,6 +107,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             cycle.disconnected = True  # so the application may return
         self._answered = self.cycle = self.scope = self.headers = self.parser = None  # type: ignore[assignment]
         self.pipeline.clear()
+        self.flow.resume_reading()  # of what nobody will answer; unread, it would make the end of the stream a reset
         if self.transport.is_closing():
             listener.on_closed()
         else:

@@ -160,10 +160,6 @@ async def test_a_timeout_of_the_applications_own_is_no_missed_deadline(client: h
     assert (answer.status_code, code(answer)) == (500, "internal_error")
 
 
-async def test_a_stream_of_events_has_no_deadline(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/events")).text == "data: None\n\n"
-
-
 async def test_a_body_in_pieces_is_in_time_or_cut(build_app: Any, call: Any) -> None:
     streaming = APIRouter()
 

@@ -228,6 +228,28 @@ async def test_there_is_room_for_so_many_and_for_more_when_they_leave(
     assert await gateway.metric("shop_gateway_streams_ended_total", reason="client_left") == 1
 
 
+async def test_what_is_asked_behind_a_stream_is_not_answered_and_does_no_harm(
+    start_gateway: Any, as_ada: dict[str, str], tmp_path: Any
+) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        gateway = await start_gateway(stdout=out)
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        request = f"GET {EVENTS} HTTP/1.1\r\nHost: x\r\nAuthorization: {as_ada['Authorization']}\r\n\r\n".encode()
+        writer.write(request * 3)
+        async with asyncio.timeout(30):
+            begun = await reader.readuntil(b"event: ready")
+        assert begun.count(b"HTTP/1.1") == 1
+        writer.write(b"and what is no request\r\n\r\n" + request)
+        assert await gateway.metric("shop_gateway_streams") == 1
+        gateway.process.terminate()
+        async with asyncio.timeout(30):
+            assert b"shutdown" in await reader.read()
+            assert await gateway.process.wait() == 0
+        writer.close()
+    assert '"level": "ERROR", "logger": "uvicorn' not in log.read_text()
+
+
 async def test_streams_do_not_keep_a_server_from_stopping(start_gateway: Any, listen: Listen) -> None:
     gateway = await start_gateway(HTTP__GRACEFUL_SECONDS=60)
     listeners = [await listen(gateway) for _ in range(3)]
