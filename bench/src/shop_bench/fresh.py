@@ -12,11 +12,11 @@ from typing import Final
 
 import httpx
 
-from shop_bench.peers import free_port, throw_away_cluster, wait_for
+from shop_bench.peers import throw_away_cluster, wait_for
 from shop_bench.result import Bar, Result
 from shop_cluster import jaeger
 from shop_cluster.failures import ClusterError
-from shop_cluster.ports import HOST
+from shop_cluster.ports import HOST, pick_free_port
 from shop_cluster.services import SERVICES, command, environment
 from shop_cluster.state import State
 from shop_cluster.supervise import Program, Supervisor
@@ -154,9 +154,9 @@ async def _fresh(state: State) -> Result:
 
 @asynccontextmanager
 async def _open_pair(state: State) -> AsyncIterator[Pair]:
-    a, b = (f"http://{HOST}:{port}" for port in (state.ports["gateway"], free_port()))
+    a, b = (f"http://{HOST}:{port}" for port in (state.ports["gateway"], pick_free_port()))
     variables = environment(state, "gateway")
-    variables |= {"GATEWAY_HTTP__PORT": b.rpartition(":")[2], "GATEWAY_HTTP__METRICS_PORT": str(free_port())}
+    variables |= {"GATEWAY_HTTP__PORT": b.rpartition(":")[2], "GATEWAY_HTTP__METRICS_PORT": str(pick_free_port())}
     Supervisor(state).apply(Program("gateway-b", command(SERVICES["gateway"]), variables))
     await wait_for(state, "gateway-b", f"{b}/readyz", {})
     async with AsyncExitStack() as stack:

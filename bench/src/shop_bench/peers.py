@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import secrets
 import sys
 import tempfile
 import time
@@ -18,7 +17,7 @@ import httpx
 from shop_bench import dashboard
 from shop_bench.tools import BENCH, NGINX_MODULES, build, find_nginx, find_program
 from shop_cluster.failures import ClusterError
-from shop_cluster.ports import FREE_PORT_RANGE, HOST, is_free
+from shop_cluster.ports import HOST, pick_free_port
 from shop_cluster.readiness import last_lines
 from shop_cluster.running import ensure_server
 from shop_cluster.services import SERVICES, command, environment, one_shots
@@ -76,7 +75,7 @@ class Stage:
         self.issuer = TokenIssuer()
         self.supervisor = Supervisor(state)
         self.bearer = {"Authorization": f"Bearer {self.token(dashboard.USER_ID)}"}
-        self._upstream = free_port()
+        self._upstream = pick_free_port()
 
     def token(self, user_id: str) -> str:
         return self.issuer.token(user_id, exp=int(time.time()) + dashboard.TOKEN_SECONDS)
@@ -118,7 +117,7 @@ class Stage:
         return Peer("this gateway, everything on", "gateway", f"http://{HOST}:{port}{dashboard.PATH}")
 
     def start_tutorial(self) -> Peer:
-        port = free_port()
+        port = pick_free_port()
         self._start(
             "tutorial",
             command("uvicorn", "shop_bench.tutorial:app", "--host", HOST, "--port", str(port)),
@@ -127,12 +126,12 @@ class Stage:
         return Peer("the tutorial's pattern", "tutorial", f"http://{HOST}:{port}{dashboard.PATH}")
 
     def start_go(self) -> Peer:
-        port = free_port()
+        port = pick_free_port()
         self._start("go", [build("aggregator"), "-listen", f"{HOST}:{port}", "-upstream", self.upstream_url], {})
         return Peer("Go, net/http", "go", f"http://{HOST}:{port}{dashboard.PATH}")
 
     def start_nginx(self) -> Peer:
-        port, folder = free_port(), self.state.place("nginx", "nginx.conf").parent
+        port, folder = pick_free_port(), self.state.place("nginx", "nginx.conf").parent
         text = (BENCH / "nginx.conf").read_text()
         config = folder / "nginx.conf"
         config.write_text(text.format(modules=NGINX_MODULES, folder=folder, upstream=self._upstream, port=port))
@@ -173,9 +172,3 @@ async def wait_for(state: State, program: str, url: str, headers: Mapping[str, s
                 said = f"{response.status_code} {response.text[:200]}"
             await asyncio.sleep(0.1)
     raise ClusterError(f"{program} does not answer: {said}", log_lines=last_lines(state, program))
-
-
-def free_port() -> int:
-    while not is_free(port := secrets.choice(FREE_PORT_RANGE)):
-        pass
-    return port

@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaProducer
 
 from shop_common.events.envelope import Event, event_id
 from shop_common.kafka.topics import create_topics
+from shop_common.testing import until
 
 COMMAND = (sys.executable, "-m", "shop_gateway.app")
 
@@ -90,9 +91,7 @@ async def start_gateway(users: Any, orders: Any, redis_url: str) -> AsyncIterato
         process = await asyncio.create_subprocess_exec(*COMMAND, env=environment(**(usual | variables)), stdout=stdout)
         started.append(process)
         gateway = Running(process, port, metrics_port)
-        async with asyncio.timeout(30):
-            while not await gateway.is_live():  # noqa: ASYNC110 - another process's state
-                await asyncio.sleep(0.05)
+        await until(gateway.is_live)
         return gateway
 
     yield start

@@ -62,7 +62,7 @@ class Health:
     async def health(self, _: Request) -> Response:
         """Always 200: a report for people and dashboards, not a probe."""
         checks = await self.results()
-        status = "ok" if all(outcome == _OK for outcome in checks.values()) else "degraded"
+        status = _OK if all(outcome == _OK for outcome in checks.values()) else _DEGRADED
         status = "stopping" if self.stopping else status
         uptime = round(time.monotonic() - self.started, 1)
         return JSONResponse({"service": self.service, "status": status, "checks": checks, "uptime_seconds": uptime})

@@ -13,8 +13,7 @@ from pythonjsonlogger.json import JsonFormatter
 from shop_common.context import request_id
 from shop_common.tracing import current_trace_id
 
-ACCESS_LOG: Final = "shop.access"
-"""The logger of requests answered."""
+_ACCESS_LOG: Final = "shop.access"
 _MAX_LOGGED_PATH: Final = 256
 _HANDLER = "shop"
 _REPETITIVE = ("aiokafka", "pymongo")
@@ -49,9 +48,6 @@ class _Repeated(logging.Filter):
 
 
 class _Formatter(JsonFormatter):
-    def __init__(self, service: str, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, static_fields={"service": service}, **options)
-
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's
         return _rfc3339(record.created)
 
@@ -70,7 +66,7 @@ class _AccessLines:
         self._second, self._stamp = 0, ""
 
     def add(self, fields: dict[str, Any]) -> None:
-        known = {"time": self._now(), "level": "INFO", "logger": ACCESS_LOG, "message": "request"}
+        known = {"time": self._now(), "level": "INFO", "logger": _ACCESS_LOG, "message": "request"}
         self._waiting.append(to_json(known | {"service": self._service} | fields))
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_soon(self._write)
@@ -100,10 +96,10 @@ def configure_logs(service: str, level: str) -> None:
     handler.addFilter(_Correlation())
     handler.setFormatter(
         _Formatter(
-            service,
             "{asctime}{levelname}{name}{message}{trace_id}{request_id}",
             style="{",
             rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+            static_fields={"service": service},
         )
     )
     ours_before = [other for other in logging.root.handlers if other.get_name() == _HANDLER]
@@ -116,7 +112,7 @@ def configure_logs(service: str, level: str) -> None:
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.root.level))
 
 
-_access = logging.getLogger(ACCESS_LOG)
+_access = logging.getLogger(_ACCESS_LOG)
 
 
 class Answered(NamedTuple):

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol, cast
 
 from starlette.types import Scope
@@ -21,6 +21,10 @@ _MAX_HEAD_BYTES = 64 * 1024  # the exact limit is the middleware's; this one hol
 _MAX_FRAME_BYTES = 256 * 1024  # of a body's chunks and trailers, their content apart
 _WRITE_SECONDS = 10.0
 _WRITE_BYTES = 10 * 1024  # that a client must take in that time
+
+
+def header_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
 class _HeadWithBody:
@@ -107,11 +111,11 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             cycle.disconnected = True  # so the application may return
         self._answered = self.cycle = self.scope = self.headers = self.parser = None  # type: ignore[assignment]
         self.pipeline.clear()
-        self.flow.resume_reading()  # of what nobody will answer; unread, it would make the end of the stream a reset
         if self.transport.is_closing():
             listener.on_closed()
         else:
             self._listener = listener
+            self.flow.resume_reading()  # of what nobody will answer; left unread, it would end the stream by a reset
 
     def send_chunk(self, data: bytes) -> None:
         self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
@@ -206,7 +210,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             super()._start_asgi_task(cycle, app)
 
     def _send_at_once(self, cycle: RequestResponseCycle, head: bytes, body: bytes) -> None:
-        more = b"".join([b"%b: %b\r\n" % field for field in cycle.default_headers])
+        more = header_lines(cycle.default_headers)
         if not cycle.keep_alive:
             more += b"connection: close\r\n"
         self.transport.write(b"%b%b\r\n%b" % (head, more, body))
@@ -260,7 +264,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             return
         if self.is_idle:
             response = problem_response(status, code, title, detail, headers={"Connection": "close"})
-            head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
+            head = header_lines(response.raw_headers)
             self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, title.encode(), head))
             self.transport.write(response.body)
         self.transport.close()

@@ -79,7 +79,7 @@ class RequestMiddleware:
     def __init__(self, app: ASGIApp, http: HttpServerSettings, tracing: TracingSettings) -> None:
         self._app = app
         self._http = http
-        self._sample_ratio = tracing.sample_ratio if tracing.endpoint else 0.0
+        self._sample_ratio = tracing.recorded_share
         self._in_progress = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

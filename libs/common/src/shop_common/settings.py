@@ -141,6 +141,11 @@ class TracingSettings(Block):
     sample_ratio: float = Field(default=0.1, ge=0, le=1)
     """Share of requests recorded among those that arrive without a sampling decision."""
 
+    @property
+    def recorded_share(self) -> float:
+        """`sample_ratio` where spans go anywhere."""
+        return self.sample_ratio if self.endpoint else 0.0
+
 
 class TokenSettings(Block):
     issuer: str = Field(default="https://shop.example", min_length=1)

@@ -1,8 +1,9 @@
 """Test kit: tokens of an issuer of one's own, an application with its lifespan run, recorded spans, fake parts."""
 
+import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
@@ -18,6 +19,16 @@ from shop_common.events.users import Role
 from shop_common.settings import TokenSettings
 from shop_common.tokens import ALGORITHM, KeyCache, TokenVerifier
 from shop_common.tracing import recording_by
+
+_PATIENCE_SECONDS = 60
+_LOOK_SECONDS = 0.02
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for what no event of ours tells of: it is done by another process, or in a database."""
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        while not await condition():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 class TokenIssuer:

@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
+from shop_common.testing import until
+
 _PATIENCE_SECONDS = 60
 
 
@@ -31,16 +33,9 @@ def free_port() -> Callable[[], int]:
     return find
 
 
-@pytest.fixture
-def until() -> Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]:
-    """`await until(condition)`: look at another process until what it does shows."""
-
-    async def look(condition: Callable[[], Awaitable[bool]]) -> None:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            while not await condition():  # noqa: ASYNC110 - another process sets no event of ours
-                await asyncio.sleep(0.02)
-
-    return look
+@pytest.fixture(name="until")
+def until_fixture() -> Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]:
+    return until
 
 
 @pytest.fixture

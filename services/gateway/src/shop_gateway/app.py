@@ -25,7 +25,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "gateway",
         settings,
         open_resources,
-        at_once=partial(AtOnce, sample_ratio=settings.tracing.sample_ratio if settings.tracing.endpoint else 0.0),
+        at_once=partial(AtOnce, sample_ratio=settings.tracing.recorded_share),
         middleware=(
             Middleware(GZipMiddleware, GZIP_BYTES, GZIP_LEVEL, exclude_content_types=("text/event-stream",)),
             Middleware(Edge, trusted_proxies=settings.trusted_proxies, public=PUBLIC),

@@ -18,6 +18,7 @@ from shop_common.context import new_request_id
 from shop_common.logs import Answered, log_access
 from shop_common.metrics import HTTP_REQUESTS, HTTP_SECONDS
 from shop_common.preconditions import is_unchanged
+from shop_common.protocol import header_lines
 from shop_common.request import REQUEST_ID_PATTERN, describe_request, head_bytes_allowed
 from shop_common.tracing import current_trace_id, entry_span
 from shop_gateway.edge import ALWAYS, limit_fields
@@ -46,7 +47,7 @@ _UNUSUAL: Final = frozenset(
 AT_ONCE = Counter("shop_gateway_at_once_total", "Dashboards answered where their request was parsed")
 _NOT_MODIFIED: Final = 304
 _STATUS: Final = {200: b"HTTP/1.1 200 OK\r\n", _NOT_MODIFIED: b"HTTP/1.1 304 Not Modified\r\n"}
-_ALWAYS: Final = b"".join(b"%b: %b\r\n" % field for field in ALWAYS)
+_ALWAYS: Final = header_lines(ALWAYS)
 
 
 class AtOnce:
@@ -98,7 +99,7 @@ class AtOnce:
             seconds,
             seconds * 1000,
         )
-        limits = b"".join([b"%b: %b\r\n" % field for field in limit_fields([verdict])])
+        limits = header_lines(limit_fields([verdict]))
         AT_ONCE.inc()
         self._counted[route, status].inc()
         self._timed[route].observe(seconds)

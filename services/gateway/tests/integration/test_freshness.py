@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from shop_common.testing import until
+
 BOARD = "/v1/me/dashboard"
 FRESH = "user=fresh, orders=fresh, stats=fresh"
 MANY = {"requests": 100_000, "window_seconds": 60}
@@ -54,12 +56,6 @@ def open_listening(open_gateway: Open, kafka_bootstrap: str, tell: Tell) -> Open
         return gateway
 
     return start
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
-        while not await condition():  # noqa: ASYNC110 - what is waited for travels through a broker
-            await asyncio.sleep(0.01)
 
 
 async def is_heard(gateway: httpx.AsyncClient, user_id: str, owner: str, offset: int) -> None:

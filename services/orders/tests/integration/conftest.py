@@ -19,7 +19,7 @@ from shop_common.cursors import CursorCodec
 from shop_common.kafka.settings import KafkaSettings
 from shop_common.mongo import Database, open_mongo
 from shop_common.settings import MongoSettings, VerifierSettings
-from shop_common.testing import TokenIssuer, open_app_client
+from shop_common.testing import TokenIssuer, open_app_client, until
 from shop_orders.app import create_app
 from shop_orders.indexes import INDEXES, create_indexes
 from shop_orders.service import OrderService
@@ -216,11 +216,4 @@ Eventually = Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
 
 @pytest.fixture
 def eventually() -> Eventually:
-    """Wait for a condition, half a minute at most."""
-
-    async def wait(condition: Callable[[], Awaitable[bool]]) -> None:
-        async with asyncio.timeout(30):
-            while not await condition():  # noqa: ASYNC110 - what is waited for is in a database
-                await asyncio.sleep(0.05)
-
-    return wait
+    return until

@@ -20,7 +20,7 @@ from shop_common.events.users import Role
 from shop_common.kafka.settings import KafkaSettings
 from shop_common.postgres import Postgres, open_postgres
 from shop_common.settings import PostgresSettings
-from shop_common.testing import open_app_client
+from shop_common.testing import open_app_client, until
 from shop_users.app import create_app
 from shop_users.keys import KeyRing, add_key
 from shop_users.migrate import migrate
@@ -137,13 +137,6 @@ async def admin(bearer_of: Bearer) -> dict[str, str]:
 Until = Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
 
 
-@pytest.fixture
-def until() -> Until:
-    """Wait for a condition in another process, of which nothing tells but asking."""
-
-    async def wait(condition: Callable[[], Awaitable[bool]]) -> None:
-        async with asyncio.timeout(60):
-            while not await condition():  # noqa: ASYNC110 - see above
-                await asyncio.sleep(0.01)
-
-    return wait
+@pytest.fixture(name="until")
+def until_fixture() -> Until:
+    return until

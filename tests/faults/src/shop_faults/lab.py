@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import secrets
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,7 +12,7 @@ from shop_cluster import jaeger
 from shop_cluster.databases import ensure_databases
 from shop_cluster.failures import ClusterError
 from shop_cluster.missing import install_missing
-from shop_cluster.ports import FREE_PORT_RANGE, HOST, is_free
+from shop_cluster.ports import HOST, pick_free_port
 from shop_cluster.readiness import failure_of
 from shop_cluster.servers import SERVERS
 from shop_cluster.services import SERVICES, environment, one_shots, service_program, write_secret_files
@@ -101,11 +100,9 @@ async def _open_proxy(stack: AsyncExitStack, state: State, name: str) -> TcpProx
 
 def free_port(state: State) -> int:
     """One that no part of this cluster has; remembered, so that it is given once."""
-    while True:
-        port = secrets.choice(FREE_PORT_RANGE)
-        if port not in state.ports.values() and is_free(port):
-            state.ports[f"extra_{port}"] = port
-            return port
+    port = pick_free_port(state.ports.values())
+    state.ports[f"extra_{port}"] = port
+    return port
 
 
 async def _start_servers(lab: Lab, seen: State, topology: Topology) -> None:

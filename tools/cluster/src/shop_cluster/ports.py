@@ -3,7 +3,7 @@
 import os
 import secrets
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from shop_cluster.failures import ClusterError
@@ -75,13 +75,18 @@ def is_free(port: int) -> bool:
     return True
 
 
+def pick_free_port(taken: Collection[int] = ()) -> int:
+    """A port that nobody has just now, at random, and that is none of these."""
+    while (port := secrets.choice(FREE_PORT_RANGE)) in taken or not is_free(port):
+        pass
+    return port
+
+
 def pick_free_ports() -> dict[str, int]:
     """A free port for each name, at random, so that clusters side by side rarely meet."""
     ports: dict[str, int] = {}
-    while len(ports) < len(DEFAULTS):
-        port = FREE_PORT_RANGE.start + secrets.randbelow(len(FREE_PORT_RANGE))
-        if port not in ports.values() and is_free(port):
-            ports[list(DEFAULTS)[len(ports)]] = port
+    for name in DEFAULTS:
+        ports[name] = pick_free_port(ports.values())
     return ports
 
 

@@ -3,18 +3,19 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaConnectionError, KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 from prometheus_client import Counter, Gauge
 
 from shop_common.events.contract import Contract
 from shop_common.kafka.backoff import full_jitter, happens_within
 from shop_common.kafka.delivery import Delivery, Handler
 from shop_common.kafka.discard import LEAVE_SECONDS, discard_consumer
+from shop_common.kafka.jobs import until_first
 from shop_common.kafka.mailboxes import Mailboxes
 from shop_common.kafka.producer import EventProducer
 from shop_common.kafka.settings import KafkaSettings
@@ -134,25 +135,11 @@ class _Membership(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
     async def run(self, stop: asyncio.Event) -> None:
         drain_seconds = 0.0
         try:
-            await self._until_first(stop.wait(), self._fetch(), self._commit_often(), self._watch(), self._bugs())
+            await until_first(stop.wait(), self._fetch(), self._commit_often(), self._watch(), self._bugs())
             drain_seconds = self._settings.drain_seconds
         finally:
             answers = await self._give_up(drain_seconds)
             await discard_consumer(self._consumer, LEAVE_SECONDS if answers else 0)
-
-    async def _until_first(self, *jobs: Coroutine[Any, Any, Any]) -> None:
-        """Run all until one ends, and end like it."""
-        tasks = [asyncio.create_task(job) for job in jobs]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for task in done:
-            if task.cancelled():  # by aiokafka: here it was not yet
-                raise KafkaConnectionError("aiokafka gave up a request")
-            task.result()
 
     async def _bugs(self) -> None:
         await self._bug

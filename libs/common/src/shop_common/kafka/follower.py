@@ -14,7 +14,9 @@ from prometheus_client import Counter, Gauge
 
 from shop_common.kafka.backoff import full_jitter, happens_within
 from shop_common.kafka.discard import discard_consumer
+from shop_common.kafka.jobs import until_first
 from shop_common.kafka.settings import KafkaSettings
+from shop_common.kafka.topics import find_partitions
 
 FOLLOWER_LAG = Gauge(
     "shop_follower_lag_seconds", "Since when it is not known that everything was heard", multiprocess_mode="livemax"
@@ -111,7 +113,7 @@ class Follower:
             consumer.assign(partitions)
             for partition in partitions:  # at once, or aiokafka would look for positions itself
                 consumer.seek(partition, self._positions[partition])
-            await self._until_first(stop, consumer)
+            await until_first(stop.wait(), self._hear(consumer), self._watch(consumer))
         finally:
             await discard_consumer(consumer)
 
@@ -119,14 +121,13 @@ class Follower:
         admin = AIOKafkaAdminClient(**common)
         try:
             await admin.start()
-            # Of all topics: asking for one by its name would create it where brokers do that.
-            described = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
+            found = await find_partitions(admin)
         finally:
             await admin.close()
-        missing = self._topics.keys() - described.keys()
+        missing = self._topics.keys() - found.keys()
         if missing:
             raise ConnectionError(f"topics are missing: {', '.join(sorted(missing))}")
-        return [TopicPartition(topic, each["partition"]) for topic in self._topics for each in described[topic]]
+        return [partition for topic in self._topics for partition in found[topic]]
 
     async def _take_positions(self, consumer: Any, partitions: Sequence[TopicPartition]) -> None:
         new = [partition for partition in partitions if partition not in self._positions]
@@ -140,20 +141,6 @@ class Follower:
             found = since.get(partition)
             self._positions[partition] = ends[partition] if found is None else found.offset
         await self._on_begin()
-
-    async def _until_first(self, stop: asyncio.Event, consumer: Any) -> None:
-        jobs = (stop.wait(), self._hear(consumer), self._watch(consumer))
-        tasks = [asyncio.create_task(job) for job in jobs]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for task in done:
-            if task.cancelled():  # by aiokafka
-                raise ConnectionError("aiokafka gave up a request")
-            task.result()
 
     async def _hear(self, consumer: Any) -> None:
         self._moved_at = time.monotonic()

@@ -10,6 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaTimeoutError
 
 from shop_common.kafka.discard import discard_consumer
+from shop_common.kafka.topics import find_partitions
 
 _REQUEST_MS: Final = 10_000
 _START_SECONDS: Final = 15.0
@@ -81,14 +82,9 @@ async def open_reader(bootstrap_servers: str) -> AsyncIterator[LogReader]:
     try:
         async with asyncio.timeout(_START_SECONDS):
             await admin.start()
-            # Of all topics: asking for one by its name would create it where brokers do that.
-            described = await admin.describe_topics()
+            partitions = await find_partitions(admin)
             await consumer.start()
             await finder.start()
-        partitions = {
-            topic["topic"]: [TopicPartition(topic["topic"], part["partition"]) for part in topic["partitions"]]
-            for topic in described
-        }
         yield LogReader(consumer, finder, partitions)
     finally:
         await discard_consumer(consumer)

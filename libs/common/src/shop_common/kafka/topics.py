@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
@@ -42,6 +43,14 @@ async def create_topics(bootstrap_servers: str, replication_factor: int = 1, pre
     finally:
         await admin.close()
     return sorted(wanted)
+
+
+async def find_partitions(admin: Any) -> dict[str, list[TopicPartition]]:
+    """Those of every topic: asking for one topic by its name would create it where brokers do that."""
+    return {
+        topic["topic"]: [TopicPartition(topic["topic"], part["partition"]) for part in topic["partitions"]]
+        for topic in await admin.describe_topics()
+    }
 
 
 async def _create(admin: Any, wanted: Mapping[str, Mapping[str, str]], replication_factor: int) -> None:

@@ -84,7 +84,6 @@ async def test_without_a_broker_it_says_so_at_once_and_goes_on_trying(
         await follower.settle(30)
         assert not is_current(follower)
         await broker.start()
-        await asyncio.sleep(0)
         assert listener.heard == [], "its topic is not there"
         topic = await kafka.topic("early", partitions=3)
         await kafka.put(topic, *(user_event(version=version) for version in range(1, 10)))
