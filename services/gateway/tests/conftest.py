@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,6 +13,7 @@ import httpx
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from shop_cluster.ports import pick_free_port
 from shop_common.events.envelope import Event, event_id
 from shop_common.kafka.topics import create_topics
 from shop_common.testing import until
@@ -53,14 +53,6 @@ class Running:
         return sum(float(line.rpartition(" ")[2]) for line in lines if all(each in line for each in wanted))
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 def environment(**variables: object) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     return inherited | {f"GATEWAY_{name}": str(value) for name, value in variables.items()}
@@ -76,7 +68,7 @@ async def start_gateway(users: Any, orders: Any, redis_url: str) -> AsyncIterato
     keys = f"{uuid.uuid4()}:"
 
     async def start(stdout: Any = asyncio.subprocess.DEVNULL, **variables: object) -> Running:
-        port, metrics_port = _free_ports(2)
+        port, metrics_port = pick_free_port(), pick_free_port()
         usual: dict[str, object] = {
             "HTTP__PORT": port,
             "HTTP__METRICS_PORT": metrics_port,
@@ -92,6 +84,7 @@ async def start_gateway(users: Any, orders: Any, redis_url: str) -> AsyncIterato
         started.append(process)
         gateway = Running(process, port, metrics_port)
         await until(gateway.is_live)
+        assert process.returncode is None, "somebody else has its port"
         return gateway
 
     yield start

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from shop_cluster.ports import pick_free_port
 from shop_common.testing import until
 
 _PATIENCE_SECONDS = 60
@@ -23,14 +23,8 @@ _PATIENCE_SECONDS = 60
 
 @pytest.fixture
 def free_port() -> Callable[[], int]:
-    """A port nobody has just now."""
-
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return find
+    """A port nobody has just now, and that no client is given meanwhile."""
+    return pick_free_port
 
 
 @pytest.fixture(name="until")

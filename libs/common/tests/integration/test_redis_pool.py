@@ -33,8 +33,9 @@ async def test_more_callers_than_connections_share_them(settings: RedisSettings)
 
 
 async def test_a_full_pool_ends_the_wait_in_time_and_recovers(settings: RedisSettings) -> None:
-    async with open_redis(settings) as redis, asyncio.timeout(5):
-        waiting = [asyncio.ensure_future(redis.blpop(["pool-test-empty"], timeout=0.4)) for _ in range(2)]
+    patient = settings.model_copy(update={"command_seconds": 20})
+    async with open_redis(patient) as redis, asyncio.timeout(30):
+        waiting = [asyncio.ensure_future(redis.blpop(["pool-test-empty"], timeout=1)) for _ in range(2)]
         await asyncio.sleep(0.05)
         with pytest.raises(REDIS_TRANSIENT, match="No connection available"):
             await redis.get("x")
