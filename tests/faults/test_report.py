@@ -30,6 +30,7 @@ def create(name: str = "kill_all", seed: int = 1, *findings: Finding) -> Scenari
         rejected=34,
         unknown_acked=7,
         unknown_rejected=2,
+        unknown_untold=1,
         events=2500,
         duplicates=3,
         faults=FAULTS,
@@ -63,7 +64,7 @@ def test_the_table_has_a_line_for_each_in_order(tmp_path: Path) -> None:
 def test_the_table_shows_numbers_and_what_failed() -> None:
     findings = [Finding("O1", ok=True, detail=""), Finding("O4", ok=False, detail="1: version 2 of x comes after 3")]
     held, failed = table([create(), create("other", 1, *findings)]).splitlines()[2:]
-    assert "1,234 | 1,200 | 34 | 7, 2 | 2,500 | 3 | 2 | 3.2 | 4.0 | 12 / 900 / - | 1 hold |" in held
+    assert "1,234 | 1,200 | 34 | 7, 2, 1 | 2,500 | 3 | 2 | 3.2 | 4.0 | 12 / 900 / - | 1 hold |" in held
     assert failed.endswith("| **O4** |")
 
 

@@ -24,7 +24,7 @@ from opentelemetry.util.types import AttributeValue
 from shop_common.closing import close_in_thread
 from shop_common.settings import TracingSettings
 
-_EXPORT_SECONDS = 2
+_EXPORT_SECONDS = 10  # it tries again meanwhile: a collector may be restarted
 _FLUSH_SECONDS = 3.0
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16

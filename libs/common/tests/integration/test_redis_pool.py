@@ -26,7 +26,8 @@ async def test_what_is_set_can_be_read(settings: RedisSettings) -> None:
 
 
 async def test_more_callers_than_connections_share_them(settings: RedisSettings) -> None:
-    async with open_redis(settings) as redis:
+    patient = settings.model_copy(update={"acquire_seconds": 20, "command_seconds": 20})
+    async with open_redis(patient) as redis:
         assert await asyncio.gather(*(redis.incr("pool-test-count") for _ in range(50)))
         assert len(redis.connection_pool._available_connections) <= 2
         await redis.delete("pool-test-count")

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 Kind = Literal["register", "change", "deactivate", "place", "pay", "cancel"]
-Outcome = Literal["acked", "rejected", "unknown"]
+Outcome = Literal["acked", "rejected", "unknown", "untold"]
+"""Untold: unknown when the account was deactivated, and nobody answers its customer since. Done once, or not at all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,9 @@ def finding(name: str, contradictions: Iterable[str]) -> Finding:
 def _acked_is_stored(evidence: Evidence) -> Iterator[str]:
     for entry in evidence.ledger.of("unknown"):
         yield f"{entry.kind} {entry.key} never got a verdict"
+    for entry in evidence.ledger.of("untold"):
+        if evidence.snapshot.databases.users[entry.user_id]["is_active"]:
+            yield f"{entry.kind} {entry.key} was never told to an account that is active"
     for entry in evidence.ledger.of("acked"):
         if evidence.stored.get(entry.aggregate_id, 0) < entry.version:
             yield f"{entry.kind} {entry.key}: version {entry.version} of {entry.aggregate_id} is lost"
@@ -117,8 +120,8 @@ def _one_effect_per_key(evidence: Evidence) -> Iterator[str]:
     for entry in evidence.ledger.entries.values():
         if entry.kind in {"place", "register"}:
             made = (evidence.placed if entry.kind == "place" else evidence.registered).get(entry.key, [])
-            wanted = 1 if entry.outcome == "acked" else 0
-            if len(made) != wanted:
+            allowed = {"acked": {1}, "untold": {0, 1}}.get(entry.outcome, {0})
+            if len(made) not in allowed:
                 yield f"{entry.kind} {entry.key}, {entry.outcome}, made {len(made)}"
         elif entry.outcome == "rejected" and entry.kind in {"pay", "cancel"}:
             cause = f"{'paid' if entry.kind == 'pay' else 'cancelled'} {entry.key}"

@@ -20,7 +20,7 @@ _HEADINGS: Final = (
     "operations",
     "acked",
     "rejected",
-    "unknown → acked, rejected",
+    "unknown → acked, rejected, untold",
     "events",
     "twice in the log",
     "faults",
@@ -44,6 +44,7 @@ class ScenarioReport:
     rejected: int
     unknown_acked: int
     unknown_rejected: int
+    unknown_untold: int
     events: int
     duplicates: int
     faults: tuple[Fault, ...]
@@ -93,6 +94,7 @@ def create_report(result: Result) -> ScenarioReport:
         rejected=outcomes["rejected", False] + outcomes["rejected", True],
         unknown_acked=outcomes["acked", True],
         unknown_rejected=outcomes["rejected", True],
+        unknown_untold=outcomes["untold", True],
         events=result.totals.events,
         duplicates=result.totals.duplicates,
         faults=tuple(run.faults),
@@ -174,7 +176,7 @@ def _cells(report: ScenarioReport) -> list[str]:
         f"{report.operations:,}",
         f"{report.acked:,}",
         f"{report.rejected:,}",
-        f"{report.unknown_acked:,}, {report.unknown_rejected:,}",
+        f"{report.unknown_acked:,}, {report.unknown_rejected:,}, {report.unknown_untold:,}",
         f"{report.events:,}",
         f"{report.duplicates:,}",
         str(len(report.faults)),

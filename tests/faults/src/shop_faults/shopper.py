@@ -12,7 +12,7 @@ from shop_faults.client import Client
 from shop_faults.ledger import Entry, Kind, Ledger
 
 PASSWORD: Final = "correct horse battery"
-_OK, _SERVER_ERROR = 200, 500
+_OK, _UNAUTHENTICATED, _SERVER_ERROR = 200, 401, 500
 JOIN_SECONDS: Final = 4.0
 _TOKENS: Final = 8
 _RETRY_AFTER_SECONDS: Final = 1.0
@@ -226,6 +226,8 @@ class Shopper:
         entry = Entry(operation.kind, operation.key, user_id, "unknown", amount=operation.amount, status=status)
         if response is None or response.status_code >= _SERVER_ERROR:
             return entry
+        if response.status_code == _UNAUTHENTICATED and operation in self.unsettled:
+            return replace(entry, outcome="untold")
         try:
             done = await self._find_done(operation, response)
         except ConnectionError:

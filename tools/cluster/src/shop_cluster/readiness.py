@@ -5,9 +5,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 import httpx
-import redis.asyncio
 from aiokafka.client import AIOKafkaClient
 from pymongo import AsyncMongoClient
+from redis.asyncio import Connection
 
 from shop_cluster.databases import superuser_connection
 from shop_cluster.failures import ClusterError
@@ -30,8 +30,13 @@ async def probe_postgres(state: State) -> None:
 
 
 async def probe_redis(state: State) -> None:
-    async with redis.asyncio.Redis(host=HOST, port=state.ports["redis"]) as client:
-        await client.ping()
+    connection = Connection(host=HOST, port=state.ports["redis"])  # a client cut short by a deadline leaves it open
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]
+        await connection.send_command("PING")
+        await connection.read_response()
+    finally:
+        await connection.disconnect(nowait=True)
 
 
 async def probe_kafka(state: State) -> None:
