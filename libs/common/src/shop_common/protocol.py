@@ -2,17 +2,21 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol, cast
 
 from starlette.types import Scope
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from shop_common.problems import problem_response
 from shop_common.request import abandon
 
-AnswerAtOnce = Callable[[Scope], tuple[bytes, bytes] | None]
-"""Head, without its last empty line, and body of an answer that waits for nothing; None: let the application answer."""
+AnswerAtOnce = Callable[[bytes], tuple[bytes, bytes] | None]
+"""To what has come of a request: head, without its last empty line, and body of an answer that waits for nothing.
+
+None: let the request be parsed, and the application answer.
+"""
 
 CONNECTION: Final = "shop.connection"
 """The key of the `GuardedHttpProtocol` that a request came by, in an ASGI scope."""
@@ -84,6 +88,9 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._write_timer: asyncio.TimerHandle | None = None
         self._answered: RequestResponseCycle | None = None
         self._listener: Listener | None = None
+        self._at_once: AnswerAtOnce | None = self.app_state.get("answer_at_once")
+        self._answered_at = 0.0
+        self._defaults: tuple[Sequence[tuple[bytes, bytes]], bytes] = ((), b"")
 
     @property
     def is_idle(self) -> bool:
@@ -144,12 +151,15 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._listener is not None:
             return  # what follows is not answered any more
+        if self._at_once and self._is_between_requests and (answer := self._at_once(data)):
+            self._send_at_once(*answer)
+            return
         self._head_bytes += len(data)
-        if self._in_head and self._head_timer is None:
-            self._watch_head()
         super().data_received(data)
         if self._head_bytes > (_MAX_HEAD_BYTES if self._in_head else _MAX_FRAME_BYTES):
             self._hang_up(431, "headers_too_large", "Headers too large", "The request's head is too large")
+        elif self._in_head and self._head_bytes and self._head_timer is None:
+            self._watch_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # uvicorn would add a body's trailers to the headers
@@ -186,8 +196,12 @@ class GuardedHttpProtocol(HttpToolsProtocol):
                 self._listener.on_writable()
 
     def timeout_keep_alive_handler(self) -> None:
-        super().timeout_keep_alive_handler()
-        self._watch_writing()
+        left = self._answered_at + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+            self._watch_writing()
 
     def shutdown(self) -> None:
         if self._listener is not None:
@@ -197,27 +211,30 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             self._watch_writing()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Without a task, a queue and a dozen calls where the application can answer at once."""
-        at_once: AnswerAtOnce | None = self.app_state.get("answer_at_once")
-        # Of pipelined requests each answer would begin the next one inside itself.
-        must_wait = at_once is None or self.pipeline or self.flow.write_paused or self.transport.is_closing()
-        if at_once and not must_wait and (answer := at_once(cast("Scope", cycle.scope))):
-            self._send_at_once(cycle, *answer)
-        else:
-            cycle.transport = cast("asyncio.Transport", _HeadWithBody(self.transport, self.loop))
-            cycle.scope[CONNECTION] = self  # type: ignore[typeddict-unknown-key] # an extension
-            self._answered = cycle
-            super()._start_asgi_task(cycle, app)
+        cycle.transport = cast("asyncio.Transport", _HeadWithBody(self.transport, self.loop))
+        cycle.scope[CONNECTION] = self  # type: ignore[typeddict-unknown-key] # an extension
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
 
-    def _send_at_once(self, cycle: RequestResponseCycle, head: bytes, body: bytes) -> None:
-        more = header_lines(cycle.default_headers)
-        if not cycle.keep_alive:
-            more += b"connection: close\r\n"
-        self.transport.write(b"%b%b\r\n%b" % (head, more, body))
-        cycle.response_complete = True
-        self.on_response_complete()
-        if not cycle.keep_alive:
+    @property
+    def _is_between_requests(self) -> bool:
+        """Nothing is under way or half received, so the parser need not see a request that is answered without it."""
+        return self._in_head and not self._head_bytes and self.is_idle and self.is_writable
+
+    def _send_at_once(self, head: bytes, body: bytes) -> None:
+        defaults = self.server_state.default_headers  # another list each second
+        if self._defaults[0] is not defaults:
+            self._defaults = defaults, header_lines(defaults)
+        self.transport.write(b"%b%b\r\n%b" % (head, self._defaults[1], body))
+        self.server_state.total_requests += 1
+        if self._head_timer is not None:
+            self._forget_head()
+        self._answered_at = self.loop.time()  # instead of a timer anew for each answer
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_handler()
+        if CLOSE_HEADER in defaults:
             self.transport.close()
+            self._watch_writing()
 
     def _watch_writing(self, before: int | None = None) -> None:
         """Cut a connection whose client does not take what is written: closing it would wait for that without end."""

@@ -162,6 +162,65 @@ async def test_connections_are_kept_or_closed_as_asked(
     assert answer.count(b"HTTP/1.1 200 OK") == 51
 
 
+async def test_only_its_own_address_is_answered(
+    gateway: Any, client: httpx.AsyncClient, as_ada: dict[str, str], ada: str
+) -> None:
+    await get_at_once(gateway, client, f"/v1/users/{ada}/dashboard")
+    before = await at_once(gateway)
+    for path in (f"/v1/order/{ada}/dashboard", f"/v2/users/{ada}/dashboard", "/v1/users/me/dashboard", f"/{BOARD}"):
+        assert (await client.get(path)).status_code in {400, 404}, path
+    head = request(as_ada).replace(b"GET ", b"POST ")
+    assert b" 405 " in await gateway.say(head.replace(b"Host:", b"Connection: close\r\nHost:"))
+    assert await at_once(gateway) == before
+
+
+async def test_a_head_in_pieces_is_the_applications(
+    gateway: Any, client: httpx.AsyncClient, as_ada: dict[str, str]
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    before = await at_once(gateway)
+    head = request(as_ada)
+    for part in (head[:10], head[10:-1], head[-1:]):
+        writer.write(part)
+        await writer.drain()
+        await asyncio.sleep(0.05)
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    assert await at_once(gateway) == before
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_connection_stays_while_it_is_used_and_no_longer(start_gateway: Any, as_ada: dict[str, str]) -> None:
+    gateway = await start_gateway(CACHE__FRESH_SECONDS=600, HTTP__KEEP_ALIVE_SECONDS=1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    async with asyncio.timeout(30):
+        for _ in range(10):
+            writer.write(request(as_ada))
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+            await asyncio.sleep(0.2)
+        assert await at_once(gateway) > 5
+        assert await reader.read() == b"", "closed by the gateway, without a word"
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_gateway_that_stops_asks_its_clients_to_leave(start_gateway: Any, as_ada: dict[str, str]) -> None:
+    gateway = await start_gateway(CACHE__FRESH_SECONDS=600, HTTP__DRAIN_SECONDS=20)
+    client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", headers=as_ada, trust_env=False)
+    async with client, asyncio.timeout(30):
+        await get_at_once(gateway, client)
+        gateway.process.terminate()
+        while "connection" not in (answer := await client.get(BOARD)).headers:
+            assert answer.status_code == 200
+        before = await at_once(gateway)
+        answer = await client.get(BOARD)
+        assert (answer.headers["connection"], await at_once(gateway)) == ("close", before + 1)
+        gateway.process.terminate()
+        assert await gateway.process.wait() == 0
+
+
 async def test_pipelined_behind_a_slow_one_they_wait_for_their_turn(
     gateway: Any, client: httpx.AsyncClient, as_ada: dict[str, str], orders: Any, act: Any, hold: Any
 ) -> None:
