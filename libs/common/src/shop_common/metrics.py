@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,6 +33,20 @@ HTTP_SECONDS = Histogram(
     ["method", "route"],
     buckets=_BUCKETS,
 )
+
+
+@lru_cache(maxsize=4096)
+def count_of(counter: Counter, *labels: str) -> Counter:
+    """`counter.labels(…)`, which takes longer than counting."""
+    return counter.labels(*labels)
+
+
+@lru_cache(maxsize=4096)
+def times_of(histogram: Histogram, *labels: str) -> Histogram:
+    """`histogram.labels(…)`, likewise."""
+    return histogram.labels(*labels)
+
+
 HTTP_IN_PROGRESS = Gauge("shop_http_requests_in_progress", "Requests under way", multiprocess_mode="livesum")
 POOL_SIZE = Gauge("shop_pool_connections", "Open connections", ["pool"], multiprocess_mode="livesum")
 POOL_IN_USE = Gauge("shop_pool_connections_in_use", "Connections lent out", ["pool"], multiprocess_mode="livesum")

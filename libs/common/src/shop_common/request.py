@@ -8,10 +8,10 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Mapping
 from typing import Final
 
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,13 +26,14 @@ from shop_common.errors import (
     Unavailable,
 )
 from shop_common.logs import Answered, log_access
-from shop_common.metrics import HTTP_IN_PROGRESS, HTTP_REQUESTS, HTTP_SECONDS
+from shop_common.metrics import HTTP_IN_PROGRESS, HTTP_REQUESTS, HTTP_SECONDS, count_of, times_of
 from shop_common.problems import METHODS, app_error_response, problem_response
 from shop_common.settings import HttpServerSettings, TracingSettings
 from shop_common.tracing import current_trace_id, entry_span
 
 DEADLINE_HEADER = "X-Deadline-Ms"
 REQUEST_ID_HEADER = "X-Request-Id"
+_DEADLINE, _REQUEST_ID = DEADLINE_HEADER.lower(), REQUEST_ID_HEADER.lower()
 _TASK = "shop.task"
 """The key of the task that reads for a client, in an ASGI scope; False once the client has gone."""
 _READS = frozenset({"GET", "HEAD"})
@@ -89,8 +90,8 @@ class RequestMiddleware:
             await self._request(scope, receive, send)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
-        supplied = headers.get(REQUEST_ID_HEADER, "")
+        headers = _first_of_each(scope)
+        supplied = headers.get(_REQUEST_ID, "")
         request_id = supplied if REQUEST_ID_PATTERN.fullmatch(supplied) else context.new_request_id()
         method = scope["method"] if scope["method"] in METHODS else "other"
         quiet = scope["path"] in _QUIET_PATHS
@@ -105,15 +106,15 @@ class RequestMiddleware:
                 await self._guarded(scope, headers, receive, answer)
             finally:
                 route, seconds = _route(scope), time.perf_counter() - answer.started
-                HTTP_REQUESTS.labels(method, route, answer.status).inc()
-                HTTP_SECONDS.labels(method, route).observe(seconds)
+                count_of(HTTP_REQUESTS, method, route, str(answer.status)).inc()
+                times_of(HTTP_SECONDS, method, route).observe(seconds)
                 if span is not None:
                     describe_request(span, method, route, answer.status, request_id)
                 if not quiet:
                     traced = current_trace_id()
                     log_access(Answered(method, route, scope["path"], answer.status, seconds, request_id, traced))
 
-    async def _guarded(self, scope: Scope, headers: Headers, receive: Receive, answer: "_Answer") -> None:
+    async def _guarded(self, scope: Scope, headers: Mapping[str, str], receive: Receive, answer: "_Answer") -> None:
         """Run the application within limits; whatever escapes it becomes a problem document."""
         has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         self._in_progress += 1
@@ -151,16 +152,16 @@ class RequestMiddleware:
         if not head_bytes_allowed(scope):
             raise HeadersTooLarge(f"Address and headers together may have {_MAX_HEAD_BYTES} bytes")
 
-    def _deadline_seconds(self, headers: Headers) -> float:
+    def _deadline_seconds(self, headers: Mapping[str, str]) -> float:
         own = self._http.deadline_seconds
-        given = headers.get(DEADLINE_HEADER)
+        given = headers.get(_DEADLINE)
         if given is None:
             return own
         if not _MILLISECONDS.fullmatch(given):
             raise BadRequest(f"{DEADLINE_HEADER} must be whole milliseconds", pointer=f"#header/{DEADLINE_HEADER}")
         return min(own, int(given) / 1000)
 
-    async def _buffered(self, headers: Headers, receive: Receive, seconds: float) -> Receive:
+    async def _buffered(self, headers: Mapping[str, str], receive: Receive, seconds: float) -> Receive:
         """Take the whole body before any resource is held for it, so that a slow client holds none."""
         limit = self._http.max_body_bytes
         too_large = PayloadTooLarge(f"A body may have {limit} bytes")
@@ -209,10 +210,9 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.begun = True
             self.status = message["status"]
-            message.setdefault("headers", [])
-            headers = MutableHeaders(scope=message)
-            headers[REQUEST_ID_HEADER] = context.request_id()
-            headers["X-Process-Time"] = f"{time.perf_counter() - self.started:.6f}"
+            seconds = time.perf_counter() - self.started
+            own = (b"x-request-id", context.request_id().encode()), (b"x-process-time", b"%.6f" % seconds)
+            message["headers"] = [*message.get("headers", ()), *own]
         await self._send(message)
 
 
@@ -224,6 +224,11 @@ def _last_resort(error: Exception, *, late: bool) -> Response:
     _logger.error("unhandled error", exc_info=error)
     detail = "Something unexpected happened; quote the request id when you report it"
     return problem_response(500, "internal_error", "Internal error", detail)
+
+
+def _first_of_each(scope: Scope) -> Mapping[str, str]:
+    """Headers by their names in lower case; of one that was sent again, the first."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
 
 
 def head_bytes_allowed(scope: Scope) -> bool:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from shop_common.context import remaining_seconds
@@ -30,7 +29,6 @@ from shop_gateway.sections import RequiredRefused
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _WITH_BODY = frozenset({"POST", "PATCH"})
-_WITHOUT_BODY = frozenset({204, 304})
 
 
 _BOARD = {"content-type": "application/json"}
@@ -177,38 +175,6 @@ ROUTES: tuple[Forward | Dashboard | Events, ...] = (
 )
 PUBLIC: Final = tuple((route.method, route.path) for route in ROUTES if isinstance(route, Forward) and route.public)
 """Routes without a token, by method and path; none has an id in it."""
-
-
-class _Endpoint:
-    """One route of the table as an ASGI application."""
-
-    def __init__(self, route: Forward | Dashboard | Events) -> None:
-        self.path = route.path
-        self._handle = route
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["route"] = self  # its path is what metrics and traces call it
-        if isinstance(self._handle, Events):
-            await self._handle.stream(scope, send)
-            return
-        status, headers, body = await self._handle(scope, receive)
-        raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-        if status not in _WITHOUT_BODY:
-            raw.append((b"content-length", str(len(body)).encode()))
-        await send({"type": "http.response.start", "status": status, "headers": raw})
-        await send({"type": "http.response.body", "body": body})
-
-
-def create_routes() -> list[Route]:
-    """The table as Starlette's router takes it: exactly the methods named, so no HEAD beside each GET."""
-    routes = []
-    for entry in ROUTES:
-        route = Route(entry.path, _Endpoint(entry), methods=[entry.method])
-        route.methods = {entry.method}
-        # Starlette ends it with a `$`, which matches before a line feed at the end, too.
-        route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z")
-        routes.append(route)
-    return routes
 
 
 def _resources(scope: Scope) -> Resources:

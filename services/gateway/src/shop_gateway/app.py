@@ -11,27 +11,31 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from shop_common.service import run_api, service_app
 from shop_common.settings import load_settings
-from shop_gateway.api import PUBLIC, create_routes
-from shop_gateway.at_once import GZIP_BYTES, GZIP_LEVEL, AtOnce
+from shop_gateway.api import PUBLIC
+from shop_gateway.at_once import AtOnce
+from shop_gateway.compression import LEAST_BYTES, LEVEL
 from shop_gateway.cors import Cors
 from shop_gateway.edge import Edge
 from shop_gateway.resources import open_resources
+from shop_gateway.routing import Shortcut, create_routes
 from shop_gateway.settings import Settings
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or load_settings(Settings)
+    routes = create_routes()
     app = service_app(
         "gateway",
         settings,
         open_resources,
         at_once=partial(AtOnce, sample_ratio=settings.tracing.recorded_share),
         middleware=(
-            Middleware(GZipMiddleware, GZIP_BYTES, GZIP_LEVEL, exclude_content_types=("text/event-stream",)),
             Middleware(Edge, trusted_proxies=settings.trusted_proxies, public=PUBLIC),
+            Middleware(Shortcut, routes),
+            Middleware(GZipMiddleware, LEAST_BYTES, LEVEL),
         ),
     )
-    app.router.routes.extend(create_routes())
+    app.router.routes.extend(routes)
     if settings.cors.origins:
         app.add_middleware(Cors, cors=settings.cors)
     app.openapi = _merged_document  # type: ignore[method-assign] # FastAPI's documented way

@@ -6,7 +6,6 @@ verified before, a lease has requests left, all sections are fresh. Whatever is 
 Who asks again and again sends the same bytes each time, so they are parsed when they come first.
 """
 
-import gzip
 import random
 import re
 import time
@@ -25,12 +24,12 @@ from shop_common.preconditions import is_unchanged
 from shop_common.protocol import header_lines
 from shop_common.request import REQUEST_ID_PATTERN, describe_request
 from shop_common.tracing import current_trace_id, entry_span
+from shop_gateway.compression import LEAST_BYTES, compress, takes_gzip
 from shop_gateway.edge import ALWAYS, limit_fields
 from shop_gateway.models import Whole
 from shop_gateway.resources import Resources
 from shop_gateway.schemas import whole_fields
 
-GZIP_BYTES, GZIP_LEVEL = 1024, 4
 _ME: Final = "/v1/me/dashboard"
 _BY_ID: Final = "/v1/users/{user_id}/dashboard"
 _BY_ID_PATH: Final = re.compile(r"/v1/users/([0-9a-f-]{36})/dashboard")
@@ -107,7 +106,7 @@ class AtOnce:
             verdict = self._resources.limiter.give_back(verdict)
         request_id = asked.request_id or new_request_id()
         route = asked.route
-        head, body = _answer(whole, status, zipped=asked.takes_gzip and len(whole.body) >= GZIP_BYTES)
+        head, body = _answer(whole, status, zipped=asked.takes_gzip and len(whole.body) >= LEAST_BYTES)
         trace_id = self._trace(asked.traceparent, began_ns, route, status, request_id)
         seconds = time.perf_counter() - started
         own = b"age: %d\r\nx-request-id: %b\r\nx-process-time: %.6f\r\nserver-timing: total;dur=%.1f\r\n" % (
@@ -144,7 +143,7 @@ def _answer(whole: Whole, status: int, *, zipped: bool) -> tuple[bytes, bytes]:
         lines = [f"{name}: {value}" for name, value in whole_fields(whole).items()]
         lines.append("vary: Authorization, Accept-Encoding")
         if status != _NOT_MODIFIED:
-            body = gzip.compress(whole.body, GZIP_LEVEL, mtime=0) if zipped else whole.body
+            body = compress(whole.body) if zipped else whole.body
             lines += ["content-type: application/json", f"content-length: {len(body)}"]
             lines += ["content-encoding: gzip"] if zipped else []
         head = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
@@ -169,7 +168,7 @@ def _read(data: bytes) -> _Asked | None:
         named[1] if named else None,
         token,
         fields.get("if-none-match"),
-        "gzip" in fields.get("accept-encoding", ""),
+        takes_gzip(fields.get("accept-encoding", "")),
         request_id if REQUEST_ID_PATTERN.fullmatch(request_id) else "",
         fields.get("traceparent"),
     )

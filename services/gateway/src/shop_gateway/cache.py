@@ -122,10 +122,11 @@ class SectionCache:
         for known in (user.seen, before.versions if before else {}):
             if any(version < known.get(aggregate_id, 0) for aggregate_id, version in versions.items()):
                 return False
-        self._drop(key.user_id)
         user.entries[key.section] = Entry(answer, versions, lease.taken_at if as_of is None else as_of)
         user.whole = None
-        self._put(key.user_id, user)
+        self._users.move_to_end(key.user_id)
+        self.size += len(answer.body) - len(before.answer.body) if before else len(answer.body) + _ITEM_BYTES
+        self._make_room()
         return True
 
     def invalidate(
@@ -164,5 +165,8 @@ class SectionCache:
         self._drop(user_id)
         self._users[user_id] = user
         self.size += user.size
+        self._make_room()
+
+    def _make_room(self) -> None:
         while self.size > self._max_bytes:
             self._drop(next(iter(self._users)))

@@ -60,7 +60,7 @@ class Edge:
                 free = message["status"] == HTTPStatus.NOT_MODIFIED
                 counted = [limiter.give_back(verdict) for verdict in verdicts] if free else verdicts
                 given = {name for name, _ in message["headers"]}
-                fields = (field for field in (*ALWAYS, *limit_fields(counted)) if field[0] not in given)
+                fields = [field for field in (*ALWAYS, *limit_fields(counted)) if field[0] not in given]
                 message["headers"] = [*message["headers"], *fields]
             await send(message)
 
@@ -83,10 +83,8 @@ class Edge:
         route = scope["method"], scope["path"]
         credentials = "" if route in self._public else _header(scope, b"authorization")
         token = _bearer_token(credentials)
-        if token and resources.tokens.remembers(token):
-            with suppress(AppError):  # expired or withdrawn since: then it is one more that is not known to be good
-                principal = await _verify(token, resources)
-                return Caller(principal, None, arrived), [await limiter.take(f"user:{principal.user_id}")]
+        if token and (known := await _recall(token, resources)):
+            return Caller(known, None, arrived), [await limiter.take(f"user:{known.user_id}")]
         peer = scope["client"][0] if scope["client"] else ""
         address = f"address:{client_address(peer, _header(scope, b'x-forwarded-for'), self._trusted_proxies)}"
         if route in STRICTER:
@@ -102,6 +100,18 @@ class Edge:
             return Caller(None, refusal, arrived), [verdict]
         limiter.give_back(verdict)
         return Caller(principal, None, arrived), [await limiter.take(f"user:{principal.user_id}")]
+
+
+async def _recall(token: str, resources: Resources) -> Principal | None:
+    """Whom a token was found good for before; None where it is one more that is not known to be good, or not now."""
+    tokens = resources.tokens
+    principal = tokens.recall(token)
+    if principal is not None:
+        return None if principal.user_id in resources.revocations else principal
+    if tokens.remembers(token):
+        with suppress(AppError):  # expired or withdrawn since
+            return await _verify(token, resources)
+    return None
 
 
 async def _verify(token: str, resources: Resources) -> Principal:

@@ -8,14 +8,17 @@ T = TypeVar("T")
 
 
 class Flight(Generic[T]):
-    """Under way in `flights` until it has an answer. Each `join` is to be followed by one `leave`."""
+    """Under way in `flights` until it has an answer. Each `join` is to be followed by one `leave`.
+
+    Without a key it is shared with nobody: not to be found in `flights`, and joined once.
+    """
 
     __slots__ = ("_flights", "_key", "_task", "_waiting", "ends")
 
     def __init__(
         self,
         question: Coroutine[Any, Any, T],
-        key: Hashable,
+        key: Hashable | None,
         flights: MutableMapping[Hashable, "Flight[T]"],
         ends: float,
     ) -> None:
@@ -25,13 +28,14 @@ class Flight(Generic[T]):
         self._flights = flights
         self._waiting = 0
         self._task = asyncio.create_task(question)
-        self._task.add_done_callback(self._land)
-        flights[key] = self
+        if key is not None:
+            self._task.add_done_callback(self._land)
+            flights[key] = self
 
     def join(self) -> asyncio.Future[T]:
         """Its answer; cancelled, the others still get theirs."""
         self._waiting += 1
-        return asyncio.shield(self._task)
+        return self._task if self._key is None else asyncio.shield(self._task)
 
     def leave(self) -> None:
         self._waiting -= 1

@@ -11,6 +11,7 @@ from typing import Final, Literal
 from prometheus_client import Counter
 
 from shop_common.context import remaining_seconds
+from shop_common.metrics import count_of
 from shop_gateway.cache import CachedUser, Entry, Key
 from shop_gateway.errors import UpstreamDeadline, UpstreamFailed
 from shop_gateway.flights import Flight
@@ -107,7 +108,7 @@ class Dashboards:
         state: str = next(state for state in ("failed", "stale", "fresh") if state in states)
         if state == "fresh":
             state = self._fresh_or_proven(min(each.as_of for each in outcomes))
-        DASHBOARDS.labels(source, state).inc()
+        count_of(DASHBOARDS, source, state).inc()
 
     def _fresh_or_proven(self, as_of: float) -> Literal["fresh", "proven"]:
         """Whether it is answered only because no event has told of a change since."""
@@ -180,7 +181,7 @@ class Dashboards:
         self, section: Section, ask: Ask, shared_lease: SharedLease | None, seconds: float, *, alone: bool
     ) -> Flight[SectionOutcome]:
         lease = self._memory.lease(Key(ask.user_id, section.name))
-        key = object() if alone else (section.name, ask.headers.get("authorization"))
+        key = None if alone else (section.name, ask.headers.get("authorization"))
         now = time.monotonic()
         under_way: Flight[SectionOutcome] | None = lease.user.flights.get(key)
         if under_way is not None and under_way.ends - now >= seconds * _SHARED_AT_LEAST:

@@ -84,3 +84,15 @@ async def test_a_later_question_keeps_its_place_when_an_earlier_one_ends(flights
     await answers[1]
     flight.leave()
     later.leave()
+
+
+async def test_without_a_key_it_is_nobody_elses(flights: dict[Any, Any]) -> None:
+    owner = Owner()
+    flight = Flight(owner.ask(), None, flights, ends=1)
+    answer = flight.join()
+    assert flights == {}
+    await asyncio.sleep(0)
+    flight.leave()
+    with pytest.raises(asyncio.CancelledError):
+        await answer
+    assert owner.cancelled

@@ -2,13 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import lru_cache
 
 from opentelemetry.trace import SpanKind
 from prometheus_client import Counter, Histogram
 
 from shop_common.http import open_http_client, open_http_pool
+from shop_common.metrics import times_of
 from shop_common.tokens import FetchKeys, fetch_keys_from
 from shop_common.tracing import span
 from shop_gateway.errors import UpstreamBusy, UpstreamError, UpstreamUnreachable
@@ -88,9 +90,9 @@ class Upstream:
     async def _observed(self, call: Call, seconds: float) -> Answer:
         started = time.perf_counter()
         outcome = "cancelled"
-        attributes = {"peer.service": self.name, "http.request.method": call.method, "url.template": call.route}
+        name, attributes = _described(self.name, call.method, call.route)
         try:
-            with span(f"gateway → {self.name} {call.method} {call.route}", SpanKind.CLIENT, attributes) as recorded:
+            with span(name, SpanKind.CLIENT, attributes) as recorded:
                 answer = await self._exchange.send(call, seconds)
                 outcome = _outcome(answer.status)
                 if recorded is not None:
@@ -100,7 +102,14 @@ class Upstream:
             outcome = error.code
             raise
         finally:
-            UPSTREAM_SECONDS.labels(self.name, call.route, outcome).observe(time.perf_counter() - started)
+            times_of(UPSTREAM_SECONDS, self.name, call.route, outcome).observe(time.perf_counter() - started)
+
+
+@lru_cache
+def _described(owner: Owner, method: str, route: str) -> tuple[str, Mapping[str, str]]:
+    """A call's span: its name and attributes."""
+    attributes = {"peer.service": owner, "http.request.method": method, "url.template": route}
+    return f"gateway → {owner} {method} {route}", attributes
 
 
 def _outcome(status: int) -> str:
