@@ -127,7 +127,7 @@ def configure_logs(service: str, level: str) -> None:
     logging.root.addHandler(handler)
     _lines = _AccessLines(service, handler)
     logging.root.setLevel(level)
-    for noisy in ("aiokafka", "pymongo", "opentelemetry.sdk.trace.export", "httpx"):
+    for noisy in ("aiokafka", "pymongo", "httpx"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.root.level))
 
 

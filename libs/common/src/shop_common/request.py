@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.util.types import AttributeValue
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -109,7 +110,7 @@ class RequestMiddleware:
                 count_of(HTTP_REQUESTS, method, route, str(answer.status)).inc()
                 times_of(HTTP_SECONDS, method, route).observe(seconds)
                 if span is not None:
-                    describe_request(span, method, route, answer.status, request_id)
+                    _describe(span, method, route, answer.status, request_id)
                 if not quiet:
                     traced = current_trace_id()
                     log_access(Answered(method, route, scope["path"], answer.status, seconds, request_id, traced))
@@ -246,12 +247,19 @@ def _route(scope: Scope) -> str:
     return str(getattr(included, "path", "") or getattr(route, "path", "unmatched"))
 
 
-def describe_request(span: Span, method: str, route: str, status: int, request_id: str) -> None:
+def request_attributes(method: str, route: str, status: int, request_id: str) -> dict[str, AttributeValue]:
+    """Of a request's span, whose name is method and route."""
+    return {
+        "http.request.method": method,
+        "http.route": route,
+        "http.response.status_code": status,
+        "request.id": request_id,
+    }
+
+
+def _describe(span: Span, method: str, route: str, status: int, request_id: str) -> None:
     span.update_name(f"{method} {route}")
-    span.set_attribute("http.request.method", method)
-    span.set_attribute("http.route", route)
-    span.set_attribute("http.response.status_code", status)
-    span.set_attribute("request.id", request_id)
+    span.set_attributes(request_attributes(method, route, status, request_id))
     if status >= _SERVER_ERROR:
         span.set_status(Status(StatusCode.ERROR))
 

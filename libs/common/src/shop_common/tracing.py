@@ -13,19 +13,15 @@ from contextvars import ContextVar
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags, Tracer
 from opentelemetry.util.types import AttributeValue
 
-from shop_common.closing import close_in_thread
+from shop_common.export import open_exporter
 from shop_common.settings import TracingSettings
 
-_EXPORT_SECONDS = 10  # it tries again meanwhile: a collector may be restarted
-_FLUSH_SECONDS = 3.0
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 _current: ContextVar[SpanContext | None] = ContextVar("span_context", default=None)
@@ -60,17 +56,14 @@ def format_traceparent(context: SpanContext) -> str:
 
 
 @contextmanager
-def entry_span(
-    name: str, kind: SpanKind, incoming: str | None, *, sample_ratio: float = 0.0, began_ns: int | None = None
-) -> Iterator[Span | None]:
+def entry_span(name: str, kind: SpanKind, incoming: str | None, *, sample_ratio: float = 0.0) -> Iterator[Span | None]:
     """Enter a process: record under the incoming parent if that is sampled, else by `sample_ratio` if there is none.
 
-    It began now, or at `began_ns` of the wall clock. Yields None for work that is not recorded; its `traceparent` is
-    still current.
+    Yields None for work that is not recorded; its `traceparent` is still current.
     """
     parent = parse_traceparent(incoming)
     if parent.trace_flags.sampled if parent else random.random() < sample_ratio:  # noqa: S311 - chooses what to look at
-        with _recorded(name, kind, parent, began_ns=began_ns) as span:
+        with _recorded(name, kind, parent) as span:
             yield span
     else:
         unsampled = SpanContext(
@@ -80,6 +73,26 @@ def entry_span(
         )
         with _as_current(unsampled):
             yield None
+
+
+def record_entry(
+    name: str,
+    kind: SpanKind,
+    incoming: str | None,
+    attributes: Mapping[str, AttributeValue],
+    *,
+    sample_ratio: float,
+    began_ns: int,
+) -> str:
+    """As `entry_span`, of work that is done and called nobody: the id of its trace, empty where it has none."""
+    parent = parse_traceparent(incoming)
+    if parent is None and random.random() >= sample_ratio:  # noqa: S311 - chooses what to look at
+        return ""
+    if parent is not None and not parent.trace_flags.sampled:
+        return f"{parent.trace_id:032x}"
+    recorded = _start(name, kind, parent, attributes, began_ns)
+    recorded.end()
+    return f"{recorded.get_span_context().trace_id:032x}"
 
 
 @contextmanager
@@ -124,9 +137,8 @@ def _recorded(
     kind: SpanKind,
     parent: SpanContext | None,
     attributes: Mapping[str, AttributeValue] | None = None,
-    began_ns: int | None = None,
 ) -> Iterator[Span]:
-    recorded = _start(name, kind, parent, attributes, began_ns)
+    recorded = _start(name, kind, parent, attributes)
     try:
         with _as_current(recorded.get_span_context()):
             yield recorded
@@ -171,12 +183,9 @@ async def open_tracing(settings: TracingSettings, service: str) -> AsyncIterator
     if not settings.endpoint:
         yield
         return
-    exporter = OTLPSpanExporter(f"{settings.endpoint}/v1/traces", timeout=_EXPORT_SECONDS)
     resource = Resource.create({"service.name": service})
     provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=500))
-    try:
+    async with open_exporter(settings.endpoint) as exporter:
+        provider.add_span_processor(exporter)
         with recording_by(provider):
             yield
-    finally:
-        await close_in_thread(provider.shutdown, _FLUSH_SECONDS, "flush-spans")

@@ -6,7 +6,6 @@ verified before, a lease has requests left, all sections are fresh. Whatever is 
 Who asks again and again sends the same bytes each time, so they are parsed when they come first.
 """
 
-import random
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -22,8 +21,8 @@ from shop_common.logs import Answered, log_access
 from shop_common.metrics import HTTP_REQUESTS, HTTP_SECONDS
 from shop_common.preconditions import is_unchanged
 from shop_common.protocol import header_lines
-from shop_common.request import REQUEST_ID_PATTERN, describe_request
-from shop_common.tracing import current_trace_id, entry_span
+from shop_common.request import REQUEST_ID_PATTERN, request_attributes
+from shop_common.tracing import record_entry
 from shop_gateway.compression import LEAST_BYTES, compress, takes_gzip
 from shop_gateway.edge import ALWAYS, limit_fields
 from shop_gateway.models import Whole
@@ -107,7 +106,14 @@ class AtOnce:
         request_id = asked.request_id or new_request_id()
         route = asked.route
         head, body = _answer(whole, status, zipped=asked.takes_gzip and len(whole.body) >= LEAST_BYTES)
-        trace_id = self._trace(asked.traceparent, began_ns, route, status, request_id)
+        trace_id = record_entry(
+            f"GET {route}",
+            SpanKind.SERVER,
+            asked.traceparent,
+            request_attributes("GET", route, status, request_id),
+            sample_ratio=self._sample_ratio,
+            began_ns=began_ns,
+        )
         seconds = time.perf_counter() - started
         own = b"age: %d\r\nx-request-id: %b\r\nx-process-time: %.6f\r\nserver-timing: total;dur=%.1f\r\n" % (
             time.monotonic() - whole.as_of,
@@ -121,18 +127,6 @@ class AtOnce:
         self._timed[route].observe(seconds)
         log_access(Answered("GET", route, asked.path, status, seconds, request_id, trace_id))
         return head + own + limits, body
-
-    def _trace(self, incoming: str | None, began_ns: int, route: str, status: int, request_id: str) -> str:
-        """Record it if it is to be recorded; its trace, where it has one."""
-        ratio = self._sample_ratio
-        if incoming is None:
-            if random.random() >= ratio:  # noqa: S311 - chooses what to look at
-                return ""
-            ratio = 1
-        with entry_span("GET", SpanKind.SERVER, incoming, sample_ratio=ratio, began_ns=began_ns) as span:
-            if span is not None:
-                describe_request(span, "GET", route, status, request_id)
-            return current_trace_id()
 
 
 def _answer(whole: Whole, status: int, *, zipped: bool) -> tuple[bytes, bytes]:
