@@ -38,6 +38,7 @@ type worker struct {
 func main() {
 	rate := flag.Float64("rate", 100, "requests a second")
 	seconds := flag.Float64("seconds", 3, "for how long")
+	warm := flag.Float64("warm", 0, "seconds before that, at the same rate, that are not counted")
 	connections := flag.Int("connections", 64, "how many requests may be under way")
 	var headers lines
 	flag.Var(&headers, "H", "a header line; may be given again")
@@ -52,9 +53,10 @@ func main() {
 	}
 	runtime.GOMAXPROCS(2) // the pacer's thread sleeps in the kernel, which must not hold up the others
 
-	due := make(chan time.Time, int(*rate**seconds)+1)
+	due := make(chan time.Time, int(*rate*(*warm+*seconds))+1)
 	workers := make([]worker, *connections)
 	var all sync.WaitGroup
+	var counted time.Time
 	for i := range workers {
 		all.Add(1)
 		conn, err := net.Dial("tcp", target.Host) // before the clock runs
@@ -63,13 +65,14 @@ func main() {
 		}
 		go func() {
 			defer all.Done()
-			workers[i].run(conn, []byte(request+"\r\n"), due)
+			workers[i].run(conn, []byte(request+"\r\n"), due, &counted)
 		}()
 	}
 	started := time.Now()
-	slowest := pace(due, started, *rate, *seconds)
+	counted = started.Add(time.Duration(*warm * float64(time.Second)))
+	slowest := pace(due, started, *rate, *warm+*seconds)
 	all.Wait()
-	report(workers, time.Since(started), slowest)
+	report(workers, time.Since(counted), slowest)
 }
 
 // pace hands out each request when it is due, and says how late the latest was handed out.
@@ -90,11 +93,14 @@ func pace(due chan<- time.Time, started time.Time, rate, seconds float64) time.D
 	return latest
 }
 
-func (w *worker) run(conn net.Conn, request []byte, due <-chan time.Time) {
+// run reads `counted` only after something is due, when it is known.
+func (w *worker) run(conn net.Conn, request []byte, due <-chan time.Time, counted *time.Time) {
 	in := bufio.NewReader(conn)
 	for at := range due {
 		if err := exchange(conn, in, request); err == nil {
-			w.latencies = append(w.latencies, time.Since(at))
+			if !at.Before(*counted) {
+				w.latencies = append(w.latencies, time.Since(at))
+			}
 			continue
 		}
 		w.failures++

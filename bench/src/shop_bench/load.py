@@ -15,6 +15,8 @@ from shop_bench.tools import BENCH, build, find_program
 from shop_cluster.failures import ClusterError
 
 CONNECTIONS: Final = 32
+_WARM_SECONDS: Final = 0.5
+"""Connections are taken in meanwhile, and quotas leased."""
 _OPEN_CONNECTIONS: Final = 256
 """Enough that none is waited for unless the server falls behind."""
 
@@ -46,8 +48,10 @@ def closed_loop(peer: Peer, headers: Mapping[str, str], seconds: float) -> Sampl
 
 def open_loop(peer: Peer, headers: Mapping[str, str], rate: float, seconds: float) -> Sample:
     """Requests are due at a fixed rate, and their latencies begin when they are due."""
-    options = ["-rate", f"{rate:.1f}", "-seconds", f"{seconds:g}", "-connections", str(_OPEN_CONNECTIONS)]
-    return _run(peer, [build("openloop"), *options, *_header_options(headers)], seconds)
+    options = {"rate": f"{rate:.1f}", "seconds": f"{seconds:g}", "warm": str(_WARM_SECONDS)}
+    flags = [part for name, value in options.items() for part in (f"-{name}", value)]
+    command = [build("openloop"), *flags, "-connections", str(_OPEN_CONNECTIONS), *_header_options(headers)]
+    return _run(peer, command, seconds)
 
 
 def _header_options(headers: Mapping[str, str]) -> list[str]:

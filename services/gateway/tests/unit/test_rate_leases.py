@@ -62,6 +62,46 @@ def test_the_next_second_begins_with_what_this_one_used() -> None:
     assert use(leases, now=SECOND) == 9, "what is given back is not here any more"
 
 
+def grown() -> Leases:
+    """With a lease of 31, beside the request that waited for it."""
+    leases = Leases(POLICY)
+    for _ in range(5):
+        ask(leases, now=0)
+        use(leases, now=0)
+    assert ask(leases, now=0) == 31
+    return leases
+
+
+def test_more_is_asked_for_once_half_is_used_and_only_once() -> None:
+    leases = grown()
+    low = []
+    for number in range(1, 32):
+        assert leases.take("a", 0) is not None
+        if leases.runs_low("a", 0):
+            low.append(number)
+            assert leases.renew("a", 0, now=0) == (0, 48), "to have twice as many as the lease was for"
+    assert low == [15]
+
+
+def test_a_lease_that_is_soon_over_is_followed_by_twice_what_was_used() -> None:
+    leases = grown()
+    for _ in range(3):
+        leases.take("a", 0)
+    assert not leases.runs_low("a", SECOND // 2)
+    assert leases.runs_low("a", 4 * SECOND // 5)
+    assert leases.renew("a", 0, now=4 * SECOND // 5) == (20, 0), "4 were used: 8 stay"
+    leases.grant("a", 0, 0, 12 * SECOND, now=4 * SECOND // 5)
+    assert use(leases, now=3 * SECOND // 2) == 8
+
+
+def test_a_small_lease_is_waited_for() -> None:
+    leases = Leases(POLICY)
+    for _ in range(3):
+        ask(leases, now=0)
+        while leases.take("a", 0) is not None:
+            assert not leases.runs_low("a", 0)
+
+
 def test_a_lease_that_has_ended_is_not_counted_in() -> None:
     leases = Leases(POLICY)
     for _ in range(3):
@@ -116,12 +156,13 @@ class Model:
         return told
 
 
+@pytest.mark.parametrize("requests", [100, 400])
 @pytest.mark.parametrize("seed", range(20))
 async def test_over_any_stretch_no_more_passes_than_the_quota_and_what_was_leased(
-    seed: int, monkeypatch: pytest.MonkeyPatch
+    seed: int, requests: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numbers = random.Random(seed)  # noqa: S311 - to be repeatable
-    model = Model(gateways=3, requests=100, window_seconds=10)
+    model = Model(gateways=3, requests=requests, window_seconds=requests // 10)
     monkeypatch.setattr("time.monotonic_ns", lambda: model.now * 1000)
     passed: list[int] = []
     unused: list[tuple[int, int]] = [(model.now, 0)]
@@ -142,8 +183,21 @@ async def test_over_any_stretch_no_more_passes_than_the_quota_and_what_was_lease
         for length in (0.1, 1, 3, 10, 100):
             end = begin + int(length * SECOND)
             count = sum(begin <= at < end for at in passed)
-            assert count <= 100 + length * 10 + held + 1
-    assert len(passed) > 100, "or nothing was tried"
+            assert count <= requests + length * 10 + held + 1
+    assert len(passed) > requests, "or nothing was tried"
+
+
+async def test_who_asks_without_a_pause_never_waits_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(1, 10_000, 600)
+    monkeypatch.setattr("time.monotonic_ns", lambda: model.now * 1000)
+    [gateway] = model.gateways
+    sources = []
+    for _ in range(3000):
+        sources.append((await gateway.take("a")).source)
+        await asyncio.sleep(0)
+        model.now += 3_000
+    assert sources.count("redis") < 10
+    assert set(sources[100:]) == {"leased"}
 
 
 async def test_what_is_left_is_told_as_if_each_request_were_counted_in_redis(monkeypatch: pytest.MonkeyPatch) -> None:

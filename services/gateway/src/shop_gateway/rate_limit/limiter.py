@@ -41,6 +41,8 @@ class RateLimiter:
         debt = self._leases.take(client, now)
         if debt is not None:
             self._counted_in_lease.inc()
+            if self._leases.runs_low(client, now):
+                self._shared.renew(client)
             return self._default.verdict(client, "leased", debt)
         return self._count_here(self._default, client) if self._shared.is_away else None
 

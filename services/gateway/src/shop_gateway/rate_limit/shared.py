@@ -60,11 +60,13 @@ class RunScript(Protocol):
 class _Ask:
     """What the script's next run does for one client."""
 
-    __slots__ = ("back", "client", "policy", "waiting")
+    __slots__ = ("ahead", "back", "client", "policy", "waiting")
 
     def __init__(self, policy: Policy, client: str) -> None:
         self.policy = policy
         self.client = client
+        self.ahead = False
+        """A lease runs low."""
         self.back = 0
         self.waiting: list[asyncio.Future[Verdict | None]] = []
 
@@ -92,6 +94,11 @@ class SharedCounts:
         told: asyncio.Future[Verdict | None] = asyncio.get_running_loop().create_future()
         self._ask(policy, client).waiting.append(told)
         return await told
+
+    def renew(self, client: str) -> None:
+        """Lease more of the default policy with the next call."""
+        if not self._away:
+            self._ask(self._leases.policy, client).ahead = True
 
     def give_back(self, policy: Policy, client: str, requests: int) -> None:
         """With the next call. Redis away, they are lost, and come back with time."""
@@ -137,7 +144,7 @@ class SharedCounts:
         args = []
         for ask in batch:
             back, needed, wished = ask.back, len(ask.waiting), 0
-            if needed and ask.policy is self._leases.policy:
+            if (needed or ask.ahead) and ask.policy is self._leases.policy:
                 unused, wished = self._leases.renew(ask.client, needed, microseconds())
                 back += unused
             args += [ask.policy.interval, ask.policy.limit, back, needed, wished]
@@ -156,7 +163,7 @@ class SharedCounts:
 
     def _tell(self, ask: _Ask, counted: int, leased: int, debt: int) -> None:
         policy = ask.policy
-        if counted and policy is self._leases.policy:
+        if (counted or ask.ahead) and policy is self._leases.policy:
             self._leases.grant(ask.client, counted, leased, debt, microseconds())
         for place, waiting in enumerate(ask.waiting):
             allowed = place < counted
