@@ -20,10 +20,10 @@ print(len(names))
 """
 ALEMBIC_SCRIPT = "shop_users.migrations.env"  # runs inside a migration only
 PACKAGES = {
-    "shop_common": ([f"{COMMON}[http,kafka,mongo,postgres,redis]"], ["shop_common.testing"]),
-    "shop_users": ([f"{COMMON}[http,kafka,postgres]", str(ROOT / "services/users")], [ALEMBIC_SCRIPT]),
-    "shop_orders": ([f"{COMMON}[http,kafka,mongo]", str(ROOT / "services/orders")], []),
-    "shop_gateway": ([f"{COMMON}[http,redis]", str(ROOT / "services/gateway")], []),
+    "shop_common": ([f"{COMMON}[kafka,mongo,postgres,redis]"], ["shop_common.testing"]),
+    "shop_users": ([f"{COMMON}[kafka,postgres]", str(ROOT / "services/users")], [ALEMBIC_SCRIPT]),
+    "shop_orders": ([f"{COMMON}[kafka,mongo]", str(ROOT / "services/orders")], []),
+    "shop_gateway": ([f"{COMMON}[kafka,redis]", str(ROOT / "services/gateway")], []),
     "shop_cluster": ([str(ROOT / "tools/cluster")], ["shop_cluster.pytest_plugin", "shop_cluster.__main__"]),
 }
 
