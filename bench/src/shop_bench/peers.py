@@ -110,6 +110,7 @@ class Stage:
             "RATE_LIMIT__WINDOW_SECONDS": "1",
             "HTTP__LIMIT_CONCURRENCY": "20000",
             "HTTP__MAX_CONNECTIONS": "20000",
+            "STREAMS__PER_PROCESS": "15000",
         }
         own = {f"GATEWAY_{name}": value for name, value in variables.items()}
         port = self.state.ports["gateway"]

@@ -1,8 +1,9 @@
 """The gateway's settings, from `GATEWAY_*`."""
 
 from ipaddress import IPv4Network, IPv6Network
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shop_common.kafka.settings import KafkaSettings
 from shop_common.settings import (
@@ -63,8 +64,8 @@ class CacheSettings(Block):
 class StreamSettings(Block):
     per_user: int = Field(default=5, ge=1, le=1000)
     """In each process."""
-    per_process: int = Field(default=20_000, ge=1, le=1_000_000)
-    """Each takes a connection: `HTTP__MAX_CONNECTIONS` is to be larger."""
+    per_process: int = Field(default=3000, ge=1, le=1_000_000)
+    """Each takes a connection: `HTTP__MAX_CONNECTIONS` has to be larger."""
     heartbeat_seconds: Seconds = 15
 
 
@@ -102,6 +103,12 @@ class Settings(ServiceSettings):
     cache: CacheSettings = CacheSettings()
     streams: StreamSettings = StreamSettings()
     kafka: KafkaSettings
+
+    @model_validator(mode="after")
+    def _leave_room_beside_streams(self) -> Self:
+        if self.streams.per_process >= self.http.max_connections:
+            raise ValueError("HTTP__MAX_CONNECTIONS must be above STREAMS__PER_PROCESS: each stream takes a connection")
+        return self
 
     @property
     def jwks_url(self) -> str:

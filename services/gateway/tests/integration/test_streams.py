@@ -3,9 +3,11 @@
 import asyncio
 import json
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 from typing import Any
 
 import httpx
@@ -248,6 +250,39 @@ async def test_what_is_asked_behind_a_stream_is_not_answered_and_does_no_harm(
             assert await gateway.process.wait() == 0
         writer.close()
     assert '"level": "ERROR", "logger": "uvicorn' not in log.read_text()
+
+
+async def test_who_does_not_read_is_hung_up_on_and_nobody_else(
+    start_gateway: Any, kafka: dict[str, str], listen: Listen, as_ada: dict[str, str], ada: str, tell: Any
+) -> None:
+    gateway = await start_gateway(**kafka)
+    quick = await listen(gateway)
+    request = f"GET {EVENTS} HTTP/1.1\r\nHost: x\r\nAuthorization: {as_ada['Authorization']}\r\n\r\n".encode()
+    loop = asyncio.get_running_loop()
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        slow.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # or the kernel would keep megabytes for it
+        slow.settimeout(0)
+        await loop.sock_connect(slow, ("127.0.0.1", gateway.port))
+        await loop.sock_sendall(slow, request)
+        versions, heard = count(2), [await quick.event()]
+        reading = asyncio.create_task(_read_all(quick, heard))
+        async with asyncio.timeout(90):
+            while await gateway.metric("shop_gateway_streams") != 2:  # noqa: ASYNC110 - another process's state
+                await asyncio.sleep(0.02)
+            while await gateway.metric("shop_gateway_streams") != 1:
+                await asyncio.gather(*(tell("users.user_updated.v1", ada, next(versions)) for _ in range(100)))
+            before = len(heard)
+            while len(heard) == before:
+                await tell("users.user_updated.v1", ada, next(versions))
+    assert await gateway.metric("shop_gateway_streams_ended_total", reason="client_left") == 1
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+
+
+async def _read_all(listener: Listener, heard: list[Any]) -> None:
+    while True:
+        heard.append(await listener.event())
 
 
 async def test_streams_do_not_keep_a_server_from_stopping(start_gateway: Any, listen: Listen) -> None:

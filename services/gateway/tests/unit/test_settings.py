@@ -38,6 +38,14 @@ def test_lists_and_blocks_are_read(environment: pytest.MonkeyPatch) -> None:
     assert (settings.rate_limit.login.requests, settings.rate_limit.login.window_seconds) == (10, 30)
 
 
+def test_streams_leave_room_for_other_connections(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("GATEWAY_STREAMS__PER_PROCESS", "10000")
+    with pytest.raises(ValidationError, match="HTTP__MAX_CONNECTIONS must be above STREAMS__PER_PROCESS"):
+        Settings()
+    environment.setenv("GATEWAY_HTTP__MAX_CONNECTIONS", "10001")
+    assert Settings().streams.per_process == 10_000
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("USERS_URL", "users:8001"), ("RATE_LIMIT__REQUESTS", "0"), ("TRUSTED_PROXIES", '["everyone"]')],
