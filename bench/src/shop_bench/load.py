@@ -48,10 +48,9 @@ def closed_loop(peer: Peer, headers: Mapping[str, str], seconds: float) -> Sampl
 
 def open_loop(peer: Peer, headers: Mapping[str, str], rate: float, seconds: float) -> Sample:
     """Requests are due at a fixed rate, and their latencies begin when they are due."""
-    options = {"rate": f"{rate:.1f}", "seconds": f"{seconds:g}", "warm": str(_WARM_SECONDS)}
-    flags = [part for name, value in options.items() for part in (f"-{name}", value)]
-    command = [build("openloop"), *flags, "-connections", str(_OPEN_CONNECTIONS), *_header_options(headers)]
-    return _run(peer, command, seconds)
+    times = ["-rate", f"{rate:.1f}", "-seconds", f"{seconds:g}", "-warm", str(_WARM_SECONDS)]
+    options = [*times, "-connections", str(_OPEN_CONNECTIONS), *_header_options(headers)]
+    return _run(peer, [build("openloop"), *options], seconds)
 
 
 def _header_options(headers: Mapping[str, str]) -> list[str]:

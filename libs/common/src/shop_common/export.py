@@ -20,7 +20,7 @@ from shop_common.http import open_http_pool
 from shop_common.settings import HttpClientSettings
 
 _PAUSE_SECONDS: Final = 0.5
-_SEND_SECONDS = 10.0
+_SEND_SECONDS: Final = 10.0
 """Tried again meanwhile: a collector may be restarted."""
 _RETRY_SECONDS: Final = 0.5
 _FLUSH_SECONDS = 3.0

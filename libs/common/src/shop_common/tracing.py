@@ -62,7 +62,7 @@ def entry_span(name: str, kind: SpanKind, incoming: str | None, *, sample_ratio:
     Yields None for work that is not recorded; its `traceparent` is still current.
     """
     parent = parse_traceparent(incoming)
-    if parent.trace_flags.sampled if parent else random.random() < sample_ratio:  # noqa: S311 - chooses what to look at
+    if _is_wanted(parent, sample_ratio):
         with _recorded(name, kind, parent) as span:
             yield span
     else:
@@ -86,13 +86,17 @@ def record_entry(
 ) -> str:
     """As `entry_span`, of work that is done and called nobody: the id of its trace, empty where it has none."""
     parent = parse_traceparent(incoming)
-    if parent is None and random.random() >= sample_ratio:  # noqa: S311 - chooses what to look at
-        return ""
-    if parent is not None and not parent.trace_flags.sampled:
-        return f"{parent.trace_id:032x}"
+    if not _is_wanted(parent, sample_ratio):
+        return f"{parent.trace_id:032x}" if parent else ""
     recorded = _start(name, kind, parent, attributes, began_ns)
     recorded.end()
     return f"{recorded.get_span_context().trace_id:032x}"
+
+
+def _is_wanted(parent: SpanContext | None, sample_ratio: float) -> bool:
+    if parent is not None:
+        return parent.trace_flags.sampled
+    return random.random() < sample_ratio  # noqa: S311 - chooses what to look at
 
 
 @contextmanager

@@ -30,6 +30,16 @@ def use(leases: Leases, now: int, client: str = "a") -> int:
     return used
 
 
+def grown() -> Leases:
+    """With a lease of 31, beside the request that waited for it."""
+    leases = Leases(POLICY)
+    for _ in range(5):
+        ask(leases, now=0)
+        use(leases, now=0)
+    assert ask(leases, now=0) == 31
+    return leases
+
+
 def test_who_asks_rarely_is_charged_for_what_it_asks() -> None:
     leases = Leases(POLICY)
     assert [ask(leases, second * SECOND) for second in range(5)] == [0] * 5
@@ -50,26 +60,12 @@ def test_many_at_once_are_no_reason_for_a_lease() -> None:
 
 
 def test_the_next_second_begins_with_what_this_one_used() -> None:
-    leases = Leases(POLICY)
-    for _ in range(5):
-        ask(leases, now=0)
-        use(leases, now=0)
-    assert ask(leases, now=0) == 31
+    leases = grown()
     for _ in range(9):
         leases.take("a", now=0)
     assert leases.renew("a", 1, now=SECOND) == (22, 9), "10 were used: the one that asks, and 9 more"
     leases.grant("a", 1, 9, 10 * SECOND, now=SECOND)
     assert use(leases, now=SECOND) == 9, "what is given back is not here any more"
-
-
-def grown() -> Leases:
-    """With a lease of 31, beside the request that waited for it."""
-    leases = Leases(POLICY)
-    for _ in range(5):
-        ask(leases, now=0)
-        use(leases, now=0)
-    assert ask(leases, now=0) == 31
-    return leases
 
 
 def test_more_is_asked_for_once_half_is_used_and_only_once() -> None:
