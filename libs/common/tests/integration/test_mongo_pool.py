@@ -146,8 +146,10 @@ async def test_every_connection_can_be_used_at_once(settings: MongoSettings, pro
         return metric("connections") == size + many
 
     sizes = {"url": url, "min_size": many, "max_size": many}
+    # Nobody is to leave before all are there.
+    patience = {"connect_seconds": 60, "acquire_seconds": 60, "command_seconds": 60}
     size = metric("connections")
-    async with open_mongo(settings.model_copy(update=sizes), "pool-test") as mongo:
+    async with open_mongo(settings.model_copy(update=sizes | patience), "pool-test") as mongo:
         await until(all_open)
         before.freeze()
         calls = [asyncio.ensure_future(mongo.database["notes"].find_one({})) for _ in range(many)]
