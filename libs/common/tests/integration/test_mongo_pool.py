@@ -142,15 +142,17 @@ async def test_every_connection_can_be_used_at_once(settings: MongoSettings, pro
     async def all_lent() -> bool:
         return metric("connections_in_use") == many
 
-    async def all_open() -> bool:
-        return metric("connections") == size + many
+    async def all_ready() -> bool:
+        """Greeted, too: one that is only open would be greeted by nobody while nothing passes."""
+        servers = mongo.database.client.delegate._topology._servers.values()
+        return metric("connections") == size + many and sum(len(server.pool.conns) for server in servers) == many
 
     sizes = {"url": url, "min_size": many, "max_size": many}
     # Nobody is to leave before all are there.
     patience = {"connect_seconds": 60, "acquire_seconds": 60, "command_seconds": 60}
     size = metric("connections")
     async with open_mongo(settings.model_copy(update=sizes | patience), "pool-test") as mongo:
-        await until(all_open)
+        await until(all_ready)
         before.freeze()
         calls = [asyncio.ensure_future(mongo.database["notes"].find_one({})) for _ in range(many)]
         await until(all_lent)
