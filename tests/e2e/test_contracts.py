@@ -13,6 +13,7 @@ import pytest
 import schemathesis
 from schemathesis.specs.openapi import checks
 
+from shop_cluster.processes import unmeasured
 from shop_cluster.pytest_plugin import Cluster
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
@@ -42,8 +43,6 @@ async def test_the_service_keeps_to_its_document(service: str, cluster: Cluster,
         # A deadline may be too short for any other answer than 504.
         operation["parameters"] = [each for each in operation.get("parameters", []) if each != DEADLINE]
     (tmp_path / "openapi.json").write_text(json.dumps(document))
-    # Coverage is of the services' processes; measuring the fuzzer too makes it several times slower.
-    unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     fuzzing = await asyncio.create_subprocess_exec(
         *(Path(sys.executable).with_name("schemathesis"), "--config-file", CONFIG, "run", "openapi.json", "--url", url),
         *("--checks", "all"),
@@ -51,7 +50,7 @@ async def test_the_service_keeps_to_its_document(service: str, cluster: Cluster,
         *("--max-examples", EXAMPLES_PER_OPERATION, "--continue-on-failure", "--no-color"),
         *("--report", "json", "--report-json-path", "report.json"),
         cwd=tmp_path,
-        env=unmeasured,
+        env=unmeasured(os.environ),  # measuring the fuzzer too makes it several times slower
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

@@ -194,44 +194,43 @@ def _run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 REACH = """
 import os
+from pathlib import Path
 from shop_faults.crash import create_trigger
-trigger = create_trigger("sample", os.environ)
+trigger = create_trigger(os.environ)
 for number in range(25):
+    if str(number) == os.environ.get("LIT_AT"):
+        Path(os.environ["SHOP_FAULTS_FUSE"]).touch()
     print(number, flush=True)
     trigger.reached()
 """
 
 
 def test_it_kills_the_process_once(tmp_path: Path) -> None:
-    token = tmp_path / "token"
-    first = _run("-c", REACH, SHOP_FAULTS_TOKEN=str(token), SHOP_FAULTS_AT="3")
+    fuse = tmp_path / "fuse"
+    fuse.touch()
+    first = _run("-c", REACH, SHOP_FAULTS_FUSE=str(fuse), SHOP_FAULTS_AT="3")
     assert (first.returncode, first.stdout.split()) == (-signal.SIGKILL, ["0", "1", "2"])
-    assert token.exists()
-    again = _run("-c", REACH, SHOP_FAULTS_TOKEN=str(token), SHOP_FAULTS_AT="3")
+    assert not fuse.exists()
+    again = _run("-c", REACH, SHOP_FAULTS_FUSE=str(fuse), SHOP_FAULTS_AT="3")
     assert (again.returncode, len(again.stdout.split())) == (0, 25)
 
 
-def test_the_seed_says_when(tmp_path: Path) -> None:
-    reached = []
-    for number, seed in enumerate(("1", "2", "1")):
-        killed = _run("-c", REACH, SHOP_FAULTS_TOKEN=str(tmp_path / str(number)), SHOP_FAULTS_SEED=seed)
-        assert killed.returncode == -signal.SIGKILL
-        reached.append(len(killed.stdout.split()))
-    assert reached[0] == reached[2] != reached[1]
-    assert all(1 <= at <= crash.MAX_AT for at in reached)
+def test_it_counts_from_when_its_fuse_is_lit(tmp_path: Path) -> None:
+    lit = _run("-c", REACH, SHOP_FAULTS_FUSE=str(tmp_path / "fuse"), SHOP_FAULTS_AT="2", LIT_AT="5")
+    assert (lit.returncode, lit.stdout.split()) == (-signal.SIGKILL, ["0", "1", "2", "3", "4", "5", "6"])
 
 
 @pytest.mark.parametrize(
     "environment",
     [
         {"SHOP_FAULTS_FAILPOINT": "nothing"},
-        {"SHOP_FAULTS_FAILPOINT": "users.relay.read", "SHOP_FAULTS_TOKEN": "/nowhere"},
+        {"SHOP_FAULTS_FAILPOINT": "users.relay.read", "SHOP_FAULTS_FUSE": "/nowhere"},
         {"SHOP_FAULTS_FAILPOINT": "orders.place.written"},
-        {"SHOP_FAULTS_FAILPOINT": "orders.place.written", "SHOP_FAULTS_TOKEN": "/nowhere", "SHOP_FAULTS_AT": "0"},
+        {"SHOP_FAULTS_FAILPOINT": "orders.place.written", "SHOP_FAULTS_FUSE": "/nowhere", "SHOP_FAULTS_AT": "0"},
         {"SHOP_FAULTS_MUTATION": "nothing"},
         {"SHOP_FAULTS_MUTATION": "skip_outbox"},
     ],
-    ids=["unknown", "other process", "no token", "no number", "unknown mutation", "mutation of another process"],
+    ids=["unknown", "other process", "no fuse", "no number", "unknown mutation", "mutation of another process"],
 )
 def test_what_cannot_be_launched_is_told_in_one_line(
     environment: dict[str, str], capsys: pytest.CaptureFixture[str]

@@ -30,6 +30,8 @@ async def _environment(postgres_dsn: str, tmp_path: Path) -> Mapping[str, str]:
     """Of a users API that dies when the first registration is written."""
     await migrate(MigrateSettings(postgres=PostgresSettings(dsn=postgres_dsn)))
     add_key(tmp_path, datetime.now(UTC) - timedelta(days=1))
+    fuse = tmp_path / "fuse"
+    fuse.touch()
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     return {
@@ -42,7 +44,7 @@ async def _environment(postgres_dsn: str, tmp_path: Path) -> Mapping[str, str]:
         "USERS_CURSOR_KEY": "k" * 32,
         "SHOP_FAULTS_FAILPOINT": "users.register.written",
         "SHOP_FAULTS_AT": "1",
-        "SHOP_FAULTS_TOKEN": str(tmp_path / "token"),
+        "SHOP_FAULTS_FUSE": str(fuse),
     }
 
 

@@ -17,7 +17,7 @@ from uvicorn.supervisors import Multiprocess, multiprocess
 
 _GC_THRESHOLDS = (50_000, 10, 100)
 _SWITCH_SECONDS = 0.001
-"""How long the loop may wait for a thread, such as the one that exports spans: a fifth of Python's own."""
+"""How long the loop may wait for a thread, such as one that compresses: a fifth of Python's own."""
 
 
 class Server(uvicorn.Server):

@@ -1,5 +1,6 @@
 """HTTP in: the table of what is passed on to whom, and the dashboard. Plain ASGI, since nothing here parses a body."""
 
+import math
 import re
 import time
 from collections.abc import MutableMapping
@@ -9,7 +10,7 @@ from typing import Final, NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
-from shop_common.context import remaining_seconds
+from shop_common.context import before_deadline
 from shop_common.preconditions import is_unchanged
 from shop_common.protocol import CONNECTION
 from shop_gateway.consistency import HEADER as CONSISTENCY_HEADER
@@ -67,7 +68,7 @@ class Forward:
         repeatable = self.method == "GET" or (self.keyed and "idempotency-key" in headers)
         call = Call(self.method, self.path, target, headers, body, repeatable)
         started = time.perf_counter()
-        answer = await _resources(scope).upstreams[self.owner].call(call, remaining_seconds())
+        answer = await _resources(scope).upstreams[self.owner].call(call, before_deadline(math.inf))
         reply = _passed_on(answer, _timing(scope, [(self.owner, time.perf_counter() - started)]))
         if self.method != "GET":
             if written := find_written(self.owner, answer) or _deactivated(scope, answer):

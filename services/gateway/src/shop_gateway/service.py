@@ -28,6 +28,8 @@ DASHBOARDS: Final = Counter(
 )
 _ASSEMBLY_SECONDS: Final = 0.02
 """Kept back from the client's own deadline, so that a partial answer still arrives within it."""
+_LANDING_SECONDS: Final = 0.02
+"""Readers wait so much longer than a question may take: cut off by them, it would teach the breaker nothing."""
 _DEADLINE_STATUS: Final = 504
 _SHARED_AT_LEAST: Final = 0.5
 """Of the time one has: a question under way that ends sooner is not waited for."""
@@ -90,8 +92,7 @@ class Dashboards:
         Raises what the required one ran into, as RequiredRefused or UpstreamError, without waiting for the others;
         then, if `strict`, what an optional one did, as UpstreamFailed or UpstreamDeadline.
         """
-        user = self._memory.find(ask.user_id)
-        known = {} if ask.live or user is None else dict(self._find_known(user, ask))
+        known = self._find_known(self._sections, ask)
         missing = [section for section in self._sections if section.name not in known]
         if missing:
             known |= await self._ask_owners(missing, ask)
@@ -114,11 +115,14 @@ class Dashboards:
         """Whether it is answered only because no event has told of a change since."""
         return "fresh" if time.monotonic() - as_of <= self._levels.settings.fresh_seconds else "proven"
 
-    def _find_known(self, user: CachedUser, ask: Ask) -> Sequence[tuple[str, SectionOutcome]]:
-        """What memory has and may be answered; what is not quite new is asked for anew meanwhile."""
+    def _find_known(self, sections: Sequence[Section], ask: Ask) -> dict[str, SectionOutcome]:
+        """What memory has of these and may be answered; what is not quite new is asked for anew meanwhile."""
+        user = self._memory.find(ask.user_id)
+        if ask.live or user is None:
+            return {}
         now, fresh = time.monotonic(), self._levels.fresh_seconds
-        known = []
-        for section in self._sections:
+        known = {}
+        for section in sections:
             entry = user.entries.get(section.name)
             if entry is None or not shows(user, entry, _concerning(section, ask)):
                 continue
@@ -127,15 +131,16 @@ class Dashboards:
                 continue
             if age > fresh * _ASKED_ANEW_AFTER:
                 self._refresh(section, ask)
-            outcome = _from_memory(section, entry, is_stale=age > fresh)
-            known.append((section.name, outcome))
+            known[section.name] = _from_memory(section, entry, is_stale=age > fresh)
         return known
 
     async def _ask_owners(self, missing: Sequence[Section], ask: Ask) -> Mapping[str, SectionOutcome]:
         """At once, sharing the questions that are under way, except where more is wanted than others want."""
         started = time.perf_counter()
         alone = {section.name for section in missing if ask.live or _concerning(section, ask)}
-        known, shared_lease = await self._find_shared([each for each in missing if each.name not in alone], ask)
+        shared = [section for section in missing if section.name not in alone]
+        known, shared_lease = await self._find_shared(shared, ask)
+        known = self._find_known(shared, ask) | known  # others may have been answered meanwhile
         rest = [section for section in missing if section.name not in known]
         seconds = self._seconds_left(ask.arrived)
         flights: list[Flight[SectionOutcome]] = []
@@ -146,7 +151,7 @@ class Dashboards:
                     flights.append(self._board(section, ask, shared_lease, seconds, alone=section.name in alone))
                     answers.append(flights[-1].join())
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
+                    async with asyncio.timeout(seconds + _LANDING_SECONDS):
                         await asyncio.gather(*answers)
             for section, answer in zip_longest(rest, answers):
                 in_time = answer is not None and answer.done() and not answer.cancelled()
@@ -216,11 +221,12 @@ class Dashboards:
         return self._reader.failed(section, error, fallback, started)
 
     def _seconds_left(self, arrived: float) -> float:
+        """For a question."""
         total = self._deadlines.dashboard_seconds - (time.monotonic() - arrived)
         remaining = remaining_seconds()
         if remaining is not None:
             total = min(total, remaining - _ASSEMBLY_SECONDS)
-        return min(total, self._deadlines.section_seconds)
+        return min(total - _LANDING_SECONDS, self._deadlines.section_seconds)
 
 
 def _concerning(section: Section, ask: Ask) -> Mapping[str, int]:

@@ -132,6 +132,17 @@ async def test_a_circuit_opens_for_its_route_alone_and_closes_again(
     assert REGISTRY.get_sample_value("shop_gateway_breaker_state", labels) == 0
 
 
+async def test_a_circuit_opens_too_where_every_reader_asks_for_itself(
+    gateway: httpx.AsyncClient, users: Any, bearer: dict[str, str], act: Any
+) -> None:
+    users.on(f"GET /v1/users/{USER_ID}", act.silence())
+    live = {**bearer, "Cache-Control": "no-cache"}
+    late = await asyncio.gather(*(gateway.get(BOARD, headers=live) for _ in range(25)))
+    assert {(answer.status_code, answer.json()["code"]) for answer in late} == {(504, "upstream_deadline")}
+    spared = await gateway.get(BOARD, headers=live)
+    assert (spared.status_code, spared.json()["code"]) == (503, "circuit_open")
+
+
 async def test_impatient_clients_open_no_circuit(
     gateway: httpx.AsyncClient, orders: Any, bearer: dict[str, str], act: Any
 ) -> None:

@@ -29,10 +29,10 @@ def state(breaker: Breaker) -> State:
     return breaker.state
 
 
-def call(breaker: Breaker, *, failed: bool | None) -> None:
+def call(breaker: Breaker, *, failed: bool | None, late: bool = False) -> None:
     ticket = breaker.try_enter()
     assert ticket is not None
-    breaker.leave(ticket, failed=failed)
+    breaker.leave(ticket, failed=failed, late=late)
 
 
 def opened(breaker: Breaker) -> Breaker:
@@ -65,6 +65,16 @@ def test_less_than_half_do_not(breaker: Breaker) -> None:
         call(breaker, failed=False)
         call(breaker, failed=True)
     assert state(breaker) == State.CLOSED
+
+
+def test_late_ones_open_it_where_nearly_all_are(breaker: Breaker) -> None:
+    for _ in range(4):
+        call(breaker, failed=False)
+    for _ in range(35):
+        call(breaker, failed=True, late=True)
+    assert state(breaker) == State.CLOSED
+    call(breaker, failed=True)
+    assert state(breaker) == State.OPEN
 
 
 def test_failures_are_forgotten_after_ten_seconds(breaker: Breaker, clock: Clock) -> None:

@@ -3,20 +3,17 @@
 import copy
 import inspect
 import os
-import random
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from shop_faults.patch import Patch, find_target
 
 Process = Literal["shop_users.app", "shop_users.worker", "shop_orders.app", "shop_orders.worker"]
-
-MAX_AT: Final = 20
 
 Position = Literal["before", "after", "inside", "step"]
 Counts = Callable[[tuple[Any, ...], Any], bool]
@@ -46,31 +43,32 @@ class Failpoint:
 
 
 class Trigger:
-    """Kills this process the `at`-th time it is reached, unless `token` is there: then it was killed before."""
+    """Kills this process the `at`-th time it is reached while the file `fuse` is there, which is gone then: once."""
 
-    def __init__(self, at: int, token: Path) -> None:
+    def __init__(self, at: int, fuse: Path) -> None:
         self._at = at
-        self._token = token
+        self._fuse = fuse
         self._count = 0
 
     def reached(self) -> None:
+        if not self._fuse.exists():
+            return
         self._count += 1
         if self._count != self._at:
             return
         try:
-            os.close(os.open(self._token, os.O_CREAT | os.O_EXCL, 0o600))
-        except FileExistsError:
+            self._fuse.unlink()
+        except FileNotFoundError:
             return
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def create_trigger(name: str, environment: Mapping[str, str]) -> Trigger:
-    """From SHOP_FAULTS_TOKEN, and SHOP_FAULTS_AT or else SHOP_FAULTS_SEED. KeyError or ValueError where that fails."""
-    seeded = random.Random(f"{environment.get('SHOP_FAULTS_SEED', '0')} {name}")  # noqa: S311 - to be repeatable
-    at = int(environment.get("SHOP_FAULTS_AT") or seeded.randint(1, MAX_AT))
+def create_trigger(environment: Mapping[str, str]) -> Trigger:
+    """From SHOP_FAULTS_FUSE and SHOP_FAULTS_AT. KeyError or ValueError where that fails."""
+    at = int(environment["SHOP_FAULTS_AT"])
     if at < 1:
         raise ValueError("SHOP_FAULTS_AT counts from 1")
-    return Trigger(at, Path(environment["SHOP_FAULTS_TOKEN"]))
+    return Trigger(at, Path(environment["SHOP_FAULTS_FUSE"]))
 
 
 def failpoint_patch(point: Failpoint, reached: Callable[[], None]) -> Patch:

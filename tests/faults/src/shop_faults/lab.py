@@ -62,7 +62,7 @@ class Lab:
     def sabotage(self, name: str, **variables: str) -> None:
         """Have a service start with these `SHOP_FAULTS_…` variables from the next time on; without any, whole again."""
         module = SERVICES[name.removesuffix("-2")]
-        cleared = dict.fromkeys(("FAILPOINT", "AT", "TOKEN", "MUTATION"), "")
+        cleared = dict.fromkeys(("FAILPOINT", "AT", "FUSE", "MUTATION"), "")
         asked = {f"SHOP_FAULTS_{key}": value for key, value in (cleared | variables).items()}
         self.parts[name].change(
             command=python_command("shop_faults.launch", module),

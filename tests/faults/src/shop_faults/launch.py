@@ -1,9 +1,9 @@
 """`python -m shop_faults.launch MODULE [ARGUMENT ...]` runs a module as a program, broken as the environment asks for.
 
 `SHOP_FAULTS_FAILPOINT` names one of `failpoints.FAILPOINTS`; it kills the process the `SHOP_FAULTS_AT`-th time it is
-reached, without that a time drawn by `SHOP_FAULTS_SEED`, and creates the file `SHOP_FAULTS_TOKEN` before; where the
-file is already, nothing happens any more. `SHOP_FAULTS_MUTATION` names one of `mutations.MUTATIONS`; it is laid around
-the failpoint. One process only: with several workers, uvicorn's are started anew and are whole.
+reached while the file `SHOP_FAULTS_FUSE` is there, which it removes before.
+`SHOP_FAULTS_MUTATION` names one of `mutations.MUTATIONS`; it is laid around the failpoint.
+One process only: with several workers, uvicorn's are started anew and are whole.
 """
 
 import os
@@ -25,9 +25,9 @@ def prepare(module: str, environment: Mapping[str, str]) -> None:
         if point is None or point.process != module:
             _refuse(f"SHOP_FAULTS_FAILPOINT: {module} has no {name!r}")
         try:
-            trigger = create_trigger(name, environment)
+            trigger = create_trigger(environment)
         except (KeyError, ValueError) as error:
-            _refuse(f"SHOP_FAULTS_FAILPOINT needs SHOP_FAULTS_TOKEN and a number in SHOP_FAULTS_AT: {error}")
+            _refuse(f"SHOP_FAULTS_FAILPOINT needs SHOP_FAULTS_FUSE and a number in SHOP_FAULTS_AT: {error}")
         apply([failpoint_patch(point, trigger.reached)])
     if name := environment.get("SHOP_FAULTS_MUTATION"):
         mutation = MUTATIONS.get(name)

@@ -8,9 +8,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Final, TypeVar
 
+from shop_faults.account import Account
 from shop_faults.client import Client, Sample
 from shop_faults.ledger import Ledger
-from shop_faults.shopper import Account, Shopper
+from shop_faults.shopper import Shopper
 
 SETTLE_SECONDS: Final = 90.0
 _RETRY_SECONDS: Final = 0.1

@@ -136,8 +136,9 @@ def _breaking(mutation: Mutation) -> Inject:
                     continue
                 armed = {}
                 if module in points:
-                    token = run.lab.state.place("tokens", name)
-                    armed = {"FAILPOINT": points[module], "AT": "3", "TOKEN": str(token)}
+                    fuse = run.lab.state.place("fuses", name)
+                    fuse.touch()
+                    armed = {"FAILPOINT": points[module], "AT": "3", "FUSE": str(fuse)}
                 run.lab.sabotage(name, MUTATION=mutation.name, **armed)
                 await run.lab.parts[name].restart()
         await _FAULTS[mutation.fault](run)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped] # it ships no types
 
-from shop_cluster.processes import marked_environment
+from shop_cluster.processes import marked_environment, unmeasured
 from shop_cluster.supervise import Program
 
 READY_SECONDS = 60.0
@@ -52,7 +52,8 @@ class Part:
         with self.log.open("a") as output:
             self._process = await asyncio.create_subprocess_exec(
                 *self.program.command,
-                env={**marked_environment(self.folder), **self.program.environment},
+                # Recovery is timed, and most of these are killed before they could report what was covered.
+                env={**unmeasured(marked_environment(self.folder)), **self.program.environment},
                 cwd="/",
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,

@@ -19,7 +19,7 @@ from shop_faults.snapshot import GROUPS, Snapshot, lag, read_databases, read_off
 
 QUIET_SECONDS: Final = 120.0
 """Longer than the claim of a welcome mail whose sender died, which is a minute."""
-_WARM_SECONDS: Final = JOIN_SECONDS + 3
+_WARM_SECONDS: Final = JOIN_SECONDS + 1
 _PATIENCE_SECONDS: Final = 15.0
 """Beyond the bound of a recovery, to see by how much it is missed."""
 _POLL_SECONDS: Final = 0.25
@@ -45,7 +45,7 @@ class Scenario:
     """The bound of O9."""
     topology: Topology = field(default_factory=Topology)
     customers: int = 8
-    pause_seconds: float = 0.25
+    pause_seconds: float = 0.4
     doubles: bool = True
     """Whether records may be in the log twice."""
 

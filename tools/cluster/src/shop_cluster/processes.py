@@ -19,6 +19,11 @@ def marked_environment(folder: Path) -> dict[str, str]:
     return {**os.environ, MARKER: str(folder)}
 
 
+def unmeasured(environment: Mapping[str, str]) -> dict[str, str]:
+    """For a child that coverage is not to follow into: it slows down what it measures."""
+    return {name: value for name, value in environment.items() if not name.startswith("COVERAGE_")}
+
+
 def spawn_detached(command: Sequence[str], *, environment: Mapping[str, str], log: Path) -> None:
     """Start a process that outlives this one, in a session of its own; its output goes to `log`."""
     with log.open("a") as output:

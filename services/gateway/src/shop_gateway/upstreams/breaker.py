@@ -2,6 +2,9 @@
 
 One for each route of an upstream, since one broken route says nothing of the others: a dashboard whose statistics
 fail must not lose its profile for it.
+
+What is late has failed, too, but while some calls are in time, fewer at once is what helps, and not none: that is the
+concurrency limit's to find.
 """
 
 import math
@@ -13,6 +16,8 @@ from typing import Final
 _WINDOW_SECONDS: Final = 10
 _ENOUGH_CALLS: Final = 20
 _FAILURE_RATIO: Final = 0.5
+_LATE_RATIO: Final = 0.9
+"""Of failures, where those that were no more than late count, too."""
 _OPEN_SECONDS: Final = 5.0
 _PROBES: Final = 3
 
@@ -53,14 +58,14 @@ class Breaker:
         self._entered += 1
         return self._tickets
 
-    def leave(self, ticket: int, *, failed: bool | None) -> None:
+    def leave(self, ticket: int, *, failed: bool | None, late: bool = False) -> None:
         """None: nothing was learned of the upstream. A call begun in an earlier state changes nothing."""
         if ticket != self._tickets:
             return
         if failed is None:
             self._entered -= 1
         elif self._state is State.CLOSED:
-            self._window.add(self._clock(), failed=failed)
+            self._window.add(self._clock(), failed=failed, late=late)
             if failed and self._window.fails_too_often():
                 self._become(State.OPEN)
         elif failed:
@@ -80,20 +85,21 @@ class Breaker:
 
 
 class _Window:
-    """Calls and failures of the last ten seconds, by the second."""
+    """Calls, failures, and those that were no more than late, of the last ten seconds, by the second."""
 
     def __init__(self) -> None:
-        self._seconds: dict[int, tuple[int, int]] = {}
+        self._seconds: dict[int, tuple[int, int, int]] = {}
 
-    def add(self, now: float, *, failed: bool) -> None:
+    def add(self, now: float, *, failed: bool, late: bool) -> None:
         second = int(now)
         if second not in self._seconds:
             for old in [each for each in self._seconds if each <= second - _WINDOW_SECONDS]:
                 del self._seconds[old]
-        calls, failures = self._seconds.get(second, (0, 0))
-        self._seconds[second] = calls + 1, failures + failed
+        calls, failures, lates = self._seconds.get(second, (0, 0, 0))
+        self._seconds[second] = calls + 1, failures + failed, lates + late
 
     def fails_too_often(self) -> bool:
-        calls = sum(calls for calls, _ in self._seconds.values())
-        failures = sum(failures for _, failures in self._seconds.values())
-        return calls >= _ENOUGH_CALLS and failures >= _FAILURE_RATIO * calls
+        calls, failures, lates = map(sum, zip(*self._seconds.values(), strict=True))
+        if calls < _ENOUGH_CALLS:
+            return False
+        return failures - lates >= _FAILURE_RATIO * calls or failures >= _LATE_RATIO * calls

@@ -42,12 +42,12 @@ class Upstream:
         self._guards: dict[tuple[str, str], Guard] = {}
         self._retries = RetryBudget()
 
-    async def call(self, call: Call, seconds: float | None, *, optional: bool = False) -> Answer:
+    async def call(self, call: Call, seconds: float, *, optional: bool = False) -> Answer:
         """Any answer that is JSON or empty, whatever its status; UpstreamError (502, 503, 504) if there is none.
 
         `seconds` is the time left for it, a second try included. What is `optional` is refused first under load.
         """
-        ends = time.monotonic() + (self._total_seconds if seconds is None else min(seconds, self._total_seconds))
+        ends = time.monotonic() + min(seconds, self._total_seconds)
         self._retries.earn()
         try:
             answer = await self._attempt(call, ends, optional=optional)

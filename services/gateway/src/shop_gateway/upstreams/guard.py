@@ -88,7 +88,7 @@ class Guard:
     def leave(self, ticket: Ticket, lesson: Lesson) -> None:
         before = self._breaker.state, self._limit.limit
         self._limit.leave(ticket.limit, overloaded=lesson.overloaded)
-        self._breaker.leave(ticket.breaker, failed=lesson.failed)
+        self._breaker.leave(ticket.breaker, failed=lesson.failed, late=lesson.overloaded is True)
         if before != (self._breaker.state, self._limit.limit):
             self._show()
 

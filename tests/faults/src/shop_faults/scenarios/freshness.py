@@ -9,9 +9,10 @@ from typing import Final
 
 import httpx
 
+from shop_faults.account import Account
 from shop_faults.lab import Topology
 from shop_faults.scenario import Run, Scenario
-from shop_faults.shopper import Account, Shopper
+from shop_faults.shopper import Shopper
 
 _CUSTOMERS: Final = 5
 _CALM_SECONDS: Final = 10.0

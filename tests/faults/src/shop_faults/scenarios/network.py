@@ -7,10 +7,11 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from shop_cluster.ports import HOST
+from shop_faults.account import Account
 from shop_faults.lab import Topology
 from shop_faults.proxy import TcpProxy
 from shop_faults.scenario import Run, Scenario
-from shop_faults.shopper import Account, Shopper
+from shop_faults.shopper import Shopper
 
 _PROXIED: Final = ("kafka", "mongo", "orders", "postgres", "redis", "users")
 _WAYS: Final = ("cut", "refuse", "to_server", "to_client", "both")
@@ -60,7 +61,8 @@ async def slow_users(run: Run) -> None:
             await run.lab.proxies["users"].delay(_SLOW_SECONDS)
             begin = asyncio.get_running_loop().time()
             while asyncio.get_running_loop().time() < begin + _CUT_SECONDS:
-                await asyncio.gather(*(shopper.read(account) for _ in range(_READERS)))
+                # Else they would share one question, or ask nobody.
+                await asyncio.gather(*(shopper.read(account, live=True) for _ in range(_READERS)))
                 await asyncio.sleep(_PAUSE_SECONDS)
             samples = [each for each in run.load.samples if each.at >= begin]
             spared = await _metric(run, "upstream_spared_total", reason="breaker")
@@ -84,7 +86,7 @@ async def _check_closes(run: Run, shopper: Shopper, account: Account) -> None:
     try:
         async with asyncio.timeout(run.scenario.recovery_seconds):
             while await _metric(run, "breaker_state", method="GET") != _CLOSED:
-                await shopper.read(account)
+                await shopper.read(account, live=True)
                 await asyncio.sleep(_PAUSE_SECONDS)
     except TimeoutError:
         run.check("breaker closes", ok=False, detail=f"not within {run.scenario.recovery_seconds:g} s")
