@@ -9,12 +9,14 @@ from typing import Any
 
 import httpx
 import jwt
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import FastAPI
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from shop_common.events.contract import PARTITIONS
 from shop_common.events.users import Role
 from shop_common.settings import TokenSettings
 from shop_common.tokens import ALGORITHM, KeyCache, TokenVerifier
@@ -29,6 +31,18 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(_PATIENCE_SECONDS):
         while not await condition():  # noqa: ASYNC110 - see above
             await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def skip_history(bootstrap: str, group: str, *topics: str) -> None:
+    """Let a group that has no member begin behind all that is in these topics: other tests have filled them."""
+    consumer: Any = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False)
+    partitions = [TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)]
+    await consumer.start()
+    try:
+        consumer.assign(partitions)
+        await consumer.commit(await consumer.end_offsets(partitions))
+    finally:
+        await consumer.stop()
 
 
 class TokenIssuer:

@@ -20,10 +20,10 @@ from shop_common.kafka.producer import EventProducer, open_producer
 from shop_common.kafka.settings import KafkaSettings
 from shop_common.kafka.topics import create_topics
 from shop_common.mongo import Database
-from shop_common.testing import open_app_client
+from shop_common.testing import open_app_client, skip_history
 from shop_orders.settings import Settings
 from shop_orders.store.leases import SHARDS, ShardLeases
-from shop_orders.worker import create_worker
+from shop_orders.worker import GROUP, create_worker
 
 NOW = datetime.now(UTC)
 PENDING = {"shard": {"$in": list(range(SHARDS))}, "pending_at": {"$exists": True}}
@@ -39,6 +39,7 @@ def settings(settings: Settings, kafka_bootstrap: str) -> Settings:
 @pytest.fixture
 async def worker(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     await create_topics(settings.kafka.bootstrap_servers)
+    await skip_history(settings.kafka.bootstrap_servers, GROUP, users.TOPIC)
     async with open_app_client(create_worker(settings)) as probe:
         yield probe
 
