@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from shop_cluster import jaeger
 from shop_cluster.pytest_plugin import RUN
 
 
@@ -18,6 +19,8 @@ class _ToldAtOnce:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--faults") != "short" and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_ToldAtOnce())
+    if config.getoption("--faults") == "all" and not hasattr(config, "workerinput"):
+        jaeger.require_jaeger()  # before anything is timed: it takes both cores for minutes
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -117,9 +117,7 @@ async def _start_servers(lab: Lab, seen: State, topology: Topology) -> None:
     names = [*SERVERS]
     await asyncio.gather(*(start(name) for name in names))
     if topology.traced:
-        binary = jaeger.find_jaeger()
-        if binary is None:
-            raise ClusterError("there is no Jaeger to trace with", remedy="make up builds it")
+        binary = await asyncio.to_thread(jaeger.require_jaeger)
         await _start(lab, lab.state, jaeger.jaeger_program(lab.state, binary), "jaeger")
 
 

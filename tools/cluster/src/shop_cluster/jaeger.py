@@ -32,6 +32,11 @@ def find_jaeger() -> Path | None:
     return built if built.exists() else None
 
 
+def require_jaeger() -> Path:
+    """That one, or one built now."""
+    return find_jaeger() or build()
+
+
 def _built() -> Path:
     return cache_folder() / f"jaeger-{MODULE.partition('@')[2]}"
 

@@ -19,6 +19,8 @@ _WORKERS: Final = ("users-worker", "orders-worker")
 _DRAIN: Final = {f"{service}_HTTP__DRAIN_SECONDS": "1" for service in ("USERS", "ORDERS", "GATEWAY")} | {
     "GATEWAY_UPSTREAM__IDLE_SECONDS": "0.5"  # less than that, as in real life
 }
+_PATIENT: Final = {"GATEWAY_DEADLINES__DASHBOARD_SECONDS": "6", "GATEWAY_DEADLINES__SECTION_SECONDS": "5"}
+"""A process that starts takes a whole core of two for a second: that makes answers late, and loses none."""
 _STOP_SECONDS: Final = 35.0
 """Wait for the balancer, requests, consumers, relay, pools, spans: the sum of their bounds."""
 _WINDOW_SECONDS: Final = 8.0
@@ -99,7 +101,7 @@ SCENARIOS: Final = (
         "rolling restart",
         restart_each,
         30,
-        Topology(twice=frozenset(SERVICES), variables=_DRAIN, balanced=True),
+        Topology(twice=frozenset(SERVICES), variables=_DRAIN | _PATIENT, balanced=True),
         customers=6,
         pause_seconds=0.2,
     ),
