@@ -1,55 +1,68 @@
 """Customers of the gateway at GATEWAY: CUSTOMERS at once, each with PAUSE_SECONDS between requests, without end."""
 
-import asyncio
+import http.client
+import json
 import os
 import secrets
 import sys
-
-import httpx
+import threading
+import time
+from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 AGAIN_SECONDS = 5.0
+ITEMS = [{"sku": "tea", "quantity": 2, "unit_price": {"amount": 450, "currency": "EUR"}}]
 
 
-async def live(client: httpx.AsyncClient, pause: float) -> None:
-    """One customer: registers, logs in, then orders, pays and looks at the dashboard."""
-    name = f"load-{secrets.token_hex(6)}"
-    password = secrets.token_hex(12)
-    await client.post("/v1/users", json={"email": f"{name}@example.com", "username": name, "password": password})
-    for _ in range(100):  # a token's life is longer than this takes
-        answer = await client.post("/v1/auth/token", data={"username": name, "password": password})
-        headers = {"Authorization": f"Bearer {answer.raise_for_status().json()['access_token']}"}
-        for _ in range(20):
-            await order(client, headers, pause)
+class Customer:
+    """One connection, and the token of who uses it."""
+
+    def __init__(self, gateway: str, pause: float) -> None:
+        self._connection = http.client.HTTPConnection(urlsplit(gateway).netloc, timeout=15)
+        self._pause = pause
+        self._headers: dict[str, str] = {}
+
+    def live(self) -> None:
+        """Register, log in, then order, look and pay for less long than a token lives."""
+        name, password = f"load-{secrets.token_hex(6)}", secrets.token_hex(12)
+        self._ask("POST", "/v1/users", {"email": f"{name}@example.com", "username": name, "password": password})
+        form = urlencode({"username": name, "password": password})
+        token = self._ask("POST", "/v1/auth/token", form)[1]["access_token"]
+        self._headers = {"Authorization": f"Bearer {token}"}
+        for _ in range(100):
+            self._order()
+
+    def _order(self) -> None:
+        key = {"Idempotency-Key": secrets.token_hex(8)}
+        path = f"/v1/orders/{self._ask('POST', '/v1/orders', {'items': ITEMS}, key)[1]['id']}"
+        self._ask("GET", "/v1/me/dashboard")
+        version, placed = self._ask("GET", path)
+        if placed["status"] == "confirmed":  # the news of who registered just now may still be on its way
+            self._ask("POST", f"{path}/pay", None, {"If-Match": version})
+
+    def _ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[str, Any]:
+        """The answer's ETag and JSON. RuntimeError for one that is no success."""
+        time.sleep(self._pause)
+        form = isinstance(body, str)
+        kind = {"Content-Type": "application/x-www-form-urlencoded" if form else "application/json"}
+        content = body if form or body is None else json.dumps(body)
+        self._connection.request(method, path, content, kind | self._headers | (headers or {}))
+        answer = self._connection.getresponse()
+        text = answer.read()
+        if answer.status >= http.client.BAD_REQUEST:
+            raise RuntimeError(f"{method} {path}: {answer.status} {text[:200]!r}")
+        return answer.headers.get("ETag", ""), json.loads(text)
 
 
-async def order(client: httpx.AsyncClient, headers: dict[str, str], pause: float) -> None:
-    items = [{"sku": "tea", "quantity": 2, "unit_price": {"amount": 450, "currency": "EUR"}}]
-    key = {"Idempotency-Key": secrets.token_hex(8)}
-    placed = await client.post("/v1/orders", json={"items": items}, headers=headers | key)
-    path = f"/v1/orders/{placed.raise_for_status().json()['id']}"
-    await asyncio.sleep(pause)
-    await client.get("/v1/me/dashboard", headers=headers)
-    await asyncio.sleep(pause)
-    confirmed = await client.get(path, headers=headers)
-    await client.post(f"{path}/pay", headers=headers | {"If-Match": confirmed.raise_for_status().headers["ETag"]})
-    await asyncio.sleep(pause)
-
-
-async def live_again(client: httpx.AsyncClient, pause: float) -> None:
+def live_again(gateway: str, pause: float) -> None:
     """A customer who is refused says why, and another takes their place."""
     while True:
         try:
-            await live(client, pause)
-        except (httpx.HTTPError, KeyError) as error:
+            Customer(gateway, pause).live()
+        except (OSError, http.client.HTTPException, RuntimeError, ValueError) as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            await asyncio.sleep(AGAIN_SECONDS)
+            time.sleep(AGAIN_SECONDS)
 
 
-async def main() -> None:
-    pause = float(os.environ["PAUSE_SECONDS"])
-    async with httpx.AsyncClient(base_url=os.environ["GATEWAY"], timeout=15) as client, asyncio.TaskGroup() as group:
-        for _ in range(int(os.environ["CUSTOMERS"])):
-            group.create_task(live_again(client, pause))
-
-
-asyncio.run(main())
+for _ in range(int(os.environ["CUSTOMERS"])):
+    threading.Thread(target=live_again, args=(os.environ["GATEWAY"], float(os.environ["PAUSE_SECONDS"]))).start()
