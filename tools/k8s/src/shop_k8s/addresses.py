@@ -57,7 +57,9 @@ def targets(build: Build) -> dict[str, Target]:
         ports = {}
         for port in many(service, "spec", "ports"):
             wanted = port.get("targetPort", port["port"])
-            ports[port["port"]] = (behind[0].ports.get(wanted, 0) if behind else 0) if isinstance(wanted, str) else wanted
+            ports[port["port"]] = (
+                (behind[0].ports.get(wanted, 0) if behind else 0) if isinstance(wanted, str) else wanted
+            )
         found[service["metadata"]["name"]] = Target(service["metadata"]["name"], behind, ports)
     for made in made_services(build):
         behind = tuple(end for end in everyone if end.labels.get(STORE) == made.store)
@@ -128,14 +130,14 @@ def edges(build: Build) -> set[tuple[str, str, int]]:
     }
 
 
-def lets_through(policies: list[Object], direction: str, end: End, other: End, target: End, port: int) -> bool:
-    """Whether any policy for `end` has a rule for `other` and the port, which is one of `target`'s."""
-    side = "from" if direction == "Ingress" else "to"
+def lets_through(policies: list[Object], direction: str, client: End, server: End, port: int) -> bool:
+    """Whether at the client's end (Egress) or the server's (Ingress) any rule has the other and the port."""
+    here, other, side = (client, server, "to") if direction == "Egress" else (server, client, "from")
     return any(
-        _is_peer(rule.get(side), other) and _is_port(rule.get("ports"), target, port)
+        _is_peer(rule.get(side), other) and _is_port(rule.get("ports"), server, port)
         for policy in policies
         if direction in policy["spec"].get("policyTypes", ["Ingress"])
-        and selects(policy["spec"].get("podSelector"), end.labels)
+        and selects(policy["spec"].get("podSelector"), here.labels)
         for rule in many(policy, "spec", direction.lower())
     )
 

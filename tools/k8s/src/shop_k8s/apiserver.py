@@ -1,4 +1,4 @@
-"""A real API server, alone with its etcd: no nodes, no controllers, nothing scheduled. Built once, thrown away after use."""
+"""A real API server, alone with its etcd: no nodes, no controllers. Compiled once; what it stores is thrown away."""
 
 import json
 import os

@@ -109,7 +109,7 @@ def parse(manifest: Manifest) -> Build:
 
 @cache
 def _document(text: str) -> Object:
-    parsed: Object = yaml.load(text, Loader=yaml.CSafeLoader)  # noqa: S506 - it is the safe loader, in C
+    parsed: Object = yaml.load(text, Loader=yaml.CSafeLoader)
     return parsed
 
 

@@ -27,11 +27,11 @@ def check() -> None:
     def step(name: str, work: Callable[[], T], say: Callable[[T], str] = lambda _: "") -> T:
         begun = time.monotonic()
         result = work()
-        print(f"{time.monotonic() - begun:6.1f} s  {name} {say(result)}".rstrip(), flush=True)
+        print(f"{time.monotonic() - begun:6.1f} s  {name}{say(result)}".rstrip(), flush=True)
         return result
 
     def judge(name: str, work: Callable[[], list[Failure]]) -> None:
-        failures.extend(step(name, work, lambda found: f"– {len(found)} failures" if found else "– fine"))
+        failures.extend(step(name, work, lambda found: f": {len(found)} failures" if found else ": fine"))
 
     with copied_tree() as tree, ThreadPoolExecutor(1) as builder:
         # One after the other, each with all processors: two at once would compile the same packages twice.
@@ -41,17 +41,22 @@ def check() -> None:
         kube_score = builder.submit(go.build, tools.KUBE_SCORE)
         judge("settings in docker-compose.yml", compose_failures)
         step("waiting for kustomize", kustomize.result)
-        manifests = step("building", lambda: build_manifests(kustomize.result(), tree), lambda m: f"{len(m)} combinations")
+        manifests = step(
+            "building", lambda: build_manifests(kustomize.result(), tree), lambda m: f" {len(m)} combinations"
+        )
         failures += build_failures(manifests)
         good = [manifest for manifest in manifests if manifest.text is not None]
         builds = step("parsing", lambda: [parse(manifest) for manifest in good])
         judge(f"{len(POLICIES)} policies", lambda: examine(builds))
         count = len(distinct(builds))
-        judge(f"schemas of Kubernetes {', '.join(schema_folders())}, {count} different objects", lambda: validate(builds))
+        judge(
+            f"schemas of Kubernetes {', '.join(schema_folders())}, {count} different objects", lambda: validate(builds)
+        )
         step("waiting for kubeconform and definitions", lambda: (kubeconform.result(), definitions.result()))
         custom = step(
-            "kubeconform", lambda: validate_custom(kubeconform.result(), definitions.result(), builds),
-            lambda found: f"{found.validated} custom objects",
+            "kubeconform",
+            lambda: validate_custom(kubeconform.result(), definitions.result(), builds),
+            lambda found: f": {found.validated} custom objects, {len(found.failures)} failures",
         )
         failures += custom.failures
         if custom.left_out:

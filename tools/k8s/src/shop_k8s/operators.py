@@ -1,4 +1,4 @@
-"""What operators and platforms make at run time, which no build declares: Secrets, Services, and pods by their labels."""
+"""What operators and platforms make at run time and no build declares: Secrets, Services, pods by their labels."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -80,4 +80,4 @@ def _labels(value: Any) -> Iterator[dict[str, str]]:
 def is_custom(found: Object) -> bool:
     """Whether a CustomResourceDefinition has to be installed for it."""
     group = str(found["apiVersion"]).rpartition("/")[0]
-    return "." in group and not group.endswith(".k8s.io") or group == "gateway.networking.k8s.io"
+    return ("." in group and not group.endswith(".k8s.io")) or group == "gateway.networking.k8s.io"

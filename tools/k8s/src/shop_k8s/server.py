@@ -88,7 +88,7 @@ def check_server() -> None:
         print(f"{time.monotonic() - started:6.1f} s  kube-apiserver v{VERSION} is ready", flush=True)
         server = Server(client)
         for file in definitions:
-            server.install(yaml.load(file.read_bytes(), Loader=yaml.CSafeLoader))  # noqa: S506 - the safe loader, in C
+            server.install(yaml.load(file.read_bytes(), Loader=yaml.CSafeLoader))
         failures += ask(server, builds)
         failures += ask_bad(server, builds)
     print(f"{time.monotonic() - started:6.1f} s  in all", flush=True)
@@ -161,6 +161,8 @@ def ask_bad(server: Server, builds: Iterable[Build]) -> list[Failure]:
         said = server.create(example.found, dry=True) or "took it"
         if example.refusal not in said:
             where = f"a bad {ref(example.found)}"
-            failures.append(Failure((example.what,), where, "API server", f"must be refused ({example.refusal}): {said}"))
+            failures.append(
+                Failure((example.what,), where, "API server", f"must be refused ({example.refusal}): {said}")
+            )
     print(f"          {len(examples) - len(failures)} of {len(examples)} bad objects refused", flush=True)
     return failures

@@ -109,7 +109,9 @@ def show(build: Build) -> None:
     for name, ports in FORWARDED.items():
         if build.find("Service", name):
             local = ports.partition(":")[0]
-            print(f"  kubectl --namespace {NAMESPACE} port-forward service/{name} {ports}    # http://127.0.0.1:{local}")
+            print(
+                f"  kubectl --namespace {NAMESPACE} port-forward service/{name} {ports}    # http://127.0.0.1:{local}"
+            )
     print(f"\nThe administrator's password: {LOCAL / 'secrets' / 'users_admin__password'}")
 
 

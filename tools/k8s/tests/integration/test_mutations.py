@@ -61,9 +61,7 @@ def remove(name: str) -> Break:
 
 def add(kind: str, name: str, version: str = "v1", **content: Any) -> Break:
     metadata = {"name": name, "namespace": "shop", "labels": {"app.kubernetes.io/part-of": "shop"}}
-    return lambda build: build.objects.append(
-        {"apiVersion": version, "kind": kind, "metadata": metadata, **content}
-    )
+    return lambda build: build.objects.append({"apiVersion": version, "kind": kind, "metadata": metadata, **content})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +80,20 @@ MUTATIONS = [
     for policy, build, change in (
         # pods
         ("ordinary-user", LOCAL, put(GATEWAY, f"{TEMPLATE} securityContext runAsUser", 0)),
-        ("ordinary-user", LOCAL, put(GATEWAY, f"{APP} securityContext runAsNonRoot", False)),
+        ("ordinary-user", LOCAL, put(GATEWAY, f"{APP} securityContext runAsNonRoot", value=False)),
         ("ordinary-user", LOCAL, drop("StatefulSet/kafka", f"{TEMPLATE} securityContext runAsGroup")),
         ("seccomp", LOCAL, drop(MIGRATE, f"{TEMPLATE} securityContext seccompProfile")),
         ("privileges", LOCAL, drop(WORKER, f"{APP} securityContext allowPrivilegeEscalation")),
         ("privileges", LOCAL, append(GATEWAY, f"{APP} securityContext capabilities add", "NET_ADMIN")),
-        ("privileges", LOCAL, put(GATEWAY, f"{APP} securityContext privileged", True)),
-        ("host", LOCAL, put(GATEWAY, f"{TEMPLATE} hostNetwork", True)),
+        ("privileges", LOCAL, put(GATEWAY, f"{APP} securityContext privileged", value=True)),
+        ("host", LOCAL, put(GATEWAY, f"{TEMPLATE} hostNetwork", value=True)),
         ("host", LOCAL, append(GATEWAY, f"{TEMPLATE} volumes", {"name": "x", "hostPath": {"path": "/"}})),
         ("host", LOCAL, put(GATEWAY, f"{APP} ports 0 hostPort", 8000)),
-        ("read-only-root", LOCAL, put("StatefulSet/mongo", f"{APP} securityContext readOnlyRootFilesystem", False)),
+        (
+            "read-only-root",
+            LOCAL,
+            put("StatefulSet/mongo", f"{APP} securityContext readOnlyRootFilesystem", value=False),
+        ),
         ("read-only-root", LOCAL, put(GATEWAY, f"{TEMPLATE} volumes 0 emptyDir", {})),
         ("resources", LOCAL, drop("Deployment/jaeger", f"{APP} resources limits memory")),
         ("resources", LOCAL, drop(GATEWAY, f"{APP} resources requests ephemeral-storage")),
@@ -127,7 +129,11 @@ MUTATIONS = [
         # scaling
         ("one-autoscaler", PRODUCTION, add("HorizontalPodAutoscaler", "two", "autoscaling/v2", spec=AUTOSCALER)),
         ("one-autoscaler", PRODUCTION, remove("HorizontalPodAutoscaler/users")),
-        ("one-autoscaler", PRODUCTION, put("HorizontalPodAutoscaler/users", "spec scaleTargetRef name", "users-worker")),
+        (
+            "one-autoscaler",
+            PRODUCTION,
+            put("HorizontalPodAutoscaler/users", "spec scaleTargetRef name", "users-worker"),
+        ),
         ("keda-scales-workers", PRODUCTION, remove("ScaledObject/users-worker")),
         ("replicas-have-one-owner", PRODUCTION, put(WORKER, "spec replicas", 2)),
         ("replicas-have-one-owner", "datastores-dev", put("Deployment/users", "spec replicas", 2)),
@@ -165,7 +171,11 @@ MUTATIONS = [
         ("hashed-configuration", LOCAL, put(GATEWAY, f"{APP} envFrom 0 configMapRef name", "gateway-config")),
         ("secrets-are-files", LOCAL, append(GATEWAY, f"{APP} envFrom", {"secretRef": {"name": "users-secrets"}})),
         ("secrets-are-files", LOCAL, put("ConfigMap/users-config*", "data USERS_CURSOR_KEY", "k" * 40)),
-        ("secrets-are-files", LOCAL, put("ConfigMap/orders-backends*", "data ORDERS_MONGO__URL", "mongodb://u:p@mongo:27017")),
+        (
+            "secrets-are-files",
+            LOCAL,
+            put("ConfigMap/orders-backends*", "data ORDERS_MONGO__URL", "mongodb://u:p@mongo:27017"),
+        ),
         (
             "secrets-are-files",
             LOCAL,
@@ -221,16 +231,33 @@ MUTATIONS = [
             PRODUCTION,
             put("ScaledObject/users-worker", "spec triggers 0 metadata bootstrapServersFromEnv", "USERS_KAFKA"),
         ),
-        ("monitors-select", PRODUCTION, put("PodMonitor/gateway", "spec selector matchLabels", {NAME: "gate"})),
-        ("monitors-select", PRODUCTION, put("PodMonitor/gateway", "spec podMetricsEndpoints 0 port", "http-metrics")),
+        ("pod-monitors-select", PRODUCTION, put("PodMonitor/gateway", "spec selector matchLabels", {NAME: "gate"})),
+        (
+            "pod-monitors-select",
+            PRODUCTION,
+            put("PodMonitor/gateway", "spec podMetricsEndpoints 0 port", "http-metrics"),
+        ),
+        (
+            "service-monitors-select",
+            PRODUCTION,
+            add("ServiceMonitor", "x", "monitoring.coreos.com/v1", spec={"selector": {"matchLabels": {NAME: "gate"}}}),
+        ),
         ("everybody-is-monitored", PRODUCTION, remove("PodMonitor/gateway")),
         ("routes-lead", PRODUCTION, put("HTTPRoute/gateway", "spec rules 0 backendRefs 0 name", "gate")),
         ("routes-lead", PRODUCTION, put("HTTPRoute/gateway", "spec rules 0 backendRefs 0 port", 8000)),
         ("routes-lead", PRODUCTION, put("HTTPRoute/gateway", "spec parentRefs 0 name", "private")),
         ("routes-lead", "ingress", put("Ingress/gateway", "spec rules 0 http paths 0 backend service name", "gate")),
         ("stores-exist", PRODUCTION, put("ExternalSecret/users-secrets", "spec secretStoreRef name", "vault")),
-        ("addresses-exist", PRODUCTION, put("ConfigMap/gateway-backends*", "data GATEWAY_USERS_URL", "http://user:8001")),
-        ("addresses-exist", PRODUCTION, put("ConfigMap/gateway-backends*", "data GATEWAY_USERS_URL", "http://users:80")),
+        (
+            "addresses-exist",
+            PRODUCTION,
+            put("ConfigMap/gateway-backends*", "data GATEWAY_USERS_URL", "http://user:8001"),
+        ),
+        (
+            "addresses-exist",
+            PRODUCTION,
+            put("ConfigMap/gateway-backends*", "data GATEWAY_USERS_URL", "http://users:80"),
+        ),
         ("addresses-exist", LOCAL, remove("Deployment/redis")),
     )
 ]

@@ -22,7 +22,11 @@ def test_compose_is_in_order() -> None:
         ("GATEWAY_ORDERS_URL:", "GATEWAY_ORDER_URL:", "GATEWAY_ORDERS_URL: Field required"),
         ("ORDERS_MONGO__DATABASE: orders", "ORDERS_MONGO__DATABASE: or/ders", "ORDERS_MONGO__DATABASE"),
         ("secrets: [orders_cursor_key]", "secrets: [users_cursor_key]", "secret file users_cursor_key"),
-        ("[users_postgres__password, users_cursor_key]", "[users_admin__password]", "secret file users_admin__password"),
+        (
+            "[users_postgres__password, users_cursor_key]",
+            "[users_admin__password]",
+            "secret file users_admin__password",
+        ),
         ("shop_orders.indexes]", "shop_orders.index]", "say which settings that reads"),
     ],
 )

@@ -31,7 +31,11 @@ def test_stores_are_waited_for_first_then_jobs_then_services() -> None:
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "users-migrate"}, "spec": {}}
     users = deployment("users", "shop-users:1", ["python", "-m", "shop_users.app"])
     build = Build("local", [users, job, deployment("redis", "redis:8", [])])
-    assert [command[3:-1][-1] for command in waits(build)] == ["deployment/redis", "job/users-migrate", "deployment/users"]
+    assert [command[3:-1][-1] for command in waits(build)] == [
+        "deployment/redis",
+        "job/users-migrate",
+        "deployment/users",
+    ]
 
 
 def test_secrets_are_made_once_and_for_this_user_alone(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ _HASH = re.compile(r"-[bcdfghkmt2456789]{10}$")
 _SECRET_NAME = re.compile(r"(PASSWORD|SECRET|TOKEN|CURSOR_KEY)$")
 
 
-@policy("Each variable and secret file of a process is a field of its settings, each required field is set, each value valid.")
+@policy(
+    "Each variable and secret file of a process is a field of its settings; each required one is set, each value valid."
+)
 def settings(build: Build) -> Complaints:
     for pod in build.ours:
         for complaint in complaints(told(build, pod)):
@@ -96,5 +98,3 @@ def own_secrets(build: Build) -> Complaints:
 
 def _service(owner: Object) -> str:
     return str(owner["metadata"]["name"]).partition("-")[0]
-
-

@@ -48,7 +48,9 @@ def _namespace(peer: Object) -> object:
     return dig(peer, "namespaceSelector", "matchLabels", "kubernetes.io/metadata.name")
 
 
-@policy("Every rule names its peers and its ports; no peer is everybody, but for the API server's ports and a mail server's.")
+@policy(
+    "Every rule names its peers and its ports; no peer is everybody, but on the API server's ports and a mail server's."
+)
 def named_peers(build: Build) -> Complaints:
     for rules, side, rule in _rules(build):
         if not rule.get(side):
@@ -63,7 +65,7 @@ def named_peers(build: Build) -> Complaints:
                 yield ref(rules), f"a peer in `{side}` is everybody; name it"
 
 
-@policy("Every NetworkPolicy selects a pod, and each of its peers is a pod of the build or a namespace of the platform.")
+@policy("Every NetworkPolicy selects a pod, and each of its peers is a pod of the build or a namespace outside.")
 def peers_exist(build: Build) -> Complaints:
     everyone = ends(build)
     for rules in build.of("NetworkPolicy"):
@@ -74,8 +76,13 @@ def peers_exist(build: Build) -> Complaints:
             namespace = _namespace(peer)
             if "namespaceSelector" in peer and namespace != NAMESPACE:
                 if namespace not in OUTSIDE:
-                    yield ref(rules), f"namespace {namespace} is not known; take kubernetes.io/metadata.name of one that is"
-            elif "ipBlock" not in peer and not any(selects(peer.get("podSelector", {}), end.labels) for end in everyone):
+                    yield (
+                        ref(rules),
+                        f"namespace {namespace} is not known; take kubernetes.io/metadata.name of one that is",
+                    )
+            elif "ipBlock" not in peer and not any(
+                selects(peer.get("podSelector", {}), end.labels) for end in everyone
+            ):
                 yield ref(rules), f"a peer in `{side}` selects no pod: {peer.get('podSelector')}"
 
 
@@ -86,16 +93,18 @@ def edges_are_open(build: Build) -> Complaints:
         by_name.setdefault(end.name, end)
     for source, target, port in sorted(edge for edge in edges(build) if edge[0] != edge[1]):
         client, server = by_name[source], by_name[target]
-        if not lets_through(rules, "Egress", client, server, server, port):
+        if not lets_through(rules, "Egress", client, server, port):
             yield source, f"nothing lets it out to {target} port {port}, which its configuration names"
-        if not lets_through(rules, "Ingress", server, client, server, port):
+        if not lets_through(rules, "Ingress", client, server, port):
             yield target, f"nothing lets {source} in on port {port}, which its configuration names"
 
 
 @policy("Between pods of the build nothing else is let through at either end.")
 def no_other_edges(build: Build) -> Complaints:
     rules, everyone, known = build.of("NetworkPolicy"), ends(build), edges(build)
-    stores = {end.name for end in everyone if end.name.partition("/")[0] not in {pod.owner["kind"] for pod in build.pods}}
+    stores = {
+        end.name for end in everyone if end.name.partition("/")[0] not in {pod.owner["kind"] for pod in build.pods}
+    }
     ports = {port for _, _, port in known} | {port for end in everyone for port in end.ports.values()}
     for client in everyone:
         for server in everyone:
@@ -104,7 +113,7 @@ def no_other_edges(build: Build) -> Complaints:
             for port in sorted(ports):
                 if (client.name, server.name, port) in known:
                     continue
-                if lets_through(rules, "Egress", client, server, server, port):
+                if lets_through(rules, "Egress", client, server, port):
                     yield client.name, f"is let out to {server.name} port {port}, which its configuration does not name"
-                if lets_through(rules, "Ingress", server, client, server, port):
+                if lets_through(rules, "Ingress", client, server, port):
                     yield server.name, f"lets {client.name} in on port {port}, whose configuration does not name it"

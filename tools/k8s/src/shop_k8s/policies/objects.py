@@ -29,7 +29,9 @@ def restricted_namespace(build: Build) -> Complaints:
             yield ref(namespace), f"label it pod-security.kubernetes.io/{mode}: restricted"
 
 
-@policy("Every object and every pod is labelled app.kubernetes.io/part-of: shop; every pod has a name and a component too.")
+@policy(
+    "Every object and every pod is labelled app.kubernetes.io/part-of: shop; every pod has a name and a component too."
+)
 def labels(build: Build) -> Complaints:
     for found in build.objects:
         if dig(found, "metadata", "labels", PART_OF) != "shop":

@@ -133,7 +133,9 @@ def no_service_links(build: Build) -> Complaints:
             yield pod.name, "set enableServiceLinks: false"
 
 
-@policy("Every workload of ours has startup and liveness probes at /livez and a readiness probe at /readyz, by port name.")
+@policy(
+    "Every workload of ours has startup and liveness probes at /livez and a readiness probe at /readyz, by port name."
+)
 def probes(build: Build) -> Complaints:
     paths = {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
     for pod in build.workloads:

@@ -129,8 +129,8 @@ def autoscalers_aim(build: Build) -> Complaints:
                 yield ref(scaler), f"its target has no variable {variable}"
 
 
-@policy("Each monitor selects something, and asks ports that it has.")
-def monitors_select(build: Build) -> Complaints:
+@policy("Each PodMonitor selects a pod, and asks ports that it has.")
+def pod_monitors_select(build: Build) -> Complaints:
     for monitor in build.of("PodMonitor"):
         pods = build.pods_of(dig(monitor, "spec", "selector"))
         if not pods:
@@ -139,8 +139,14 @@ def monitors_select(build: Build) -> Complaints:
             for pod in pods:
                 if endpoint.get("port") not in pod.ports:
                     yield ref(monitor), f"port {endpoint.get('port')} is none of {pod.name}"
+
+
+@policy("Each ServiceMonitor selects a Service, and asks ports that it has.")
+def service_monitors_select(build: Build) -> Complaints:
     for monitor in build.of("ServiceMonitor"):
-        services = [s for s in build.of("Service") if selects(dig(monitor, "spec", "selector"), s["metadata"]["labels"])]
+        services = [
+            s for s in build.of("Service") if selects(dig(monitor, "spec", "selector"), s["metadata"]["labels"])
+        ]
         if not services:
             yield ref(monitor), "selects no Service"
         for endpoint in many(monitor, "spec", "endpoints"):
@@ -159,7 +165,9 @@ def everybody_is_monitored(build: Build) -> Complaints:
             yield pod.name, "no PodMonitor selects it"
 
 
-@policy("Each route leads to a port of a Service that is there, from a Gateway that is there, with certificates that are.")
+@policy(
+    "Each route leads to a port of a Service that is there, from a Gateway that is there, with certificates that are."
+)
 def routes_lead(build: Build) -> Complaints:
     for route in build.of("HTTPRoute"):
         for parent in many(route, "spec", "parentRefs"):
@@ -192,7 +200,10 @@ def stores_exist(build: Build) -> Complaints:
     for external in build.of("ExternalSecret"):
         store = dig(external, "spec", "secretStoreRef", "name")
         if store not in SECRET_STORES:
-            yield ref(external), f"there is no ClusterSecretStore {store}; {', '.join(sorted(SECRET_STORES))} is the one"
+            yield (
+                ref(external),
+                f"there is no ClusterSecretStore {store}; {', '.join(sorted(SECRET_STORES))} is the one",
+            )
 
 
 @policy("Each address that a configuration names is a Service, and its port one that the Service has.")

@@ -94,9 +94,7 @@ def anti_affinity(build: Build) -> Complaints:
 def disruption_budget(build: Build) -> Complaints:
     for pod in build.workloads:
         budgets = [
-            budget
-            for budget in build.of("PodDisruptionBudget")
-            if selects(dig(budget, "spec", "selector"), pod.labels)
+            budget for budget in build.of("PodDisruptionBudget") if selects(dig(budget, "spec", "selector"), pod.labels)
         ]
         if len(budgets) != 1:
             yield pod.name, f"{len(budgets)} PodDisruptionBudgets select it; there must be one"
@@ -107,7 +105,9 @@ def disruption_budget(build: Build) -> Complaints:
                 yield ref(budget), "set unhealthyPodEvictionPolicy: AlwaysAllow, else a broken pod blocks a drain"
 
 
-@policy("Every Job ends: it has a deadline, a bound on retries, a time after which it is removed, and no restarts for ever.")
+@policy(
+    "Every Job ends: it has a deadline, a bound on retries, a time after which it is removed, and no restarts for ever."
+)
 def job_bounds(build: Build) -> Complaints:
     for job in build.of("Job"):
         for field in ("activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"):

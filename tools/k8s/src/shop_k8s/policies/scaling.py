@@ -90,7 +90,7 @@ def autoscaler_behaviour(build: Build) -> Complaints:
                 yield ref(scaler), f"its pods request no {name}, so its utilisation is unknown"
 
 
-@policy("A ScaledObject's triggers are the lag of a consumer group that exists, on a topic that it reads, bounded by partitions.")
+@policy("A ScaledObject is triggered by the lag of a consumer group that exists, on a topic that it reads.")
 def keda_triggers(build: Build) -> Complaints:
     for scaler in build.of("ScaledObject"):
         triggers = [trigger for trigger in many(scaler, "spec", "triggers") if trigger.get("type") == "kafka"]
