@@ -13,16 +13,8 @@ _URL = re.compile(r"\b[a-z][a-z0-9+.]*://[^\s\"'`<>]+")
 _HOST_PORT = re.compile(r"(?<![\w.:/-])([a-z][a-z0-9.-]*):(\d{2,5})(?![\w.])")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _TEMPLATED = re.compile(r"\{\{[^}]*\}\}")
-USES = {
-    "shop_gateway.app": {"users_url", "orders_url", "redis", "kafka", "tokens", "tracing"},
-    "shop_orders.app": {"mongo", "tokens", "tracing"},
-    "shop_orders.indexes": {"mongo"},
-    "shop_orders.worker": {"mongo", "kafka", "tracing"},
-    "shop_users.app": {"postgres", "tracing"},
-    "shop_users.migrate": {"postgres"},
-    "shop_users.worker": {"postgres", "kafka", "smtp", "tracing"},
-}
-"""Module → the settings whose servers it talks to; it shares its variables with processes that talk to others."""
+UNOPENED = {"shop_users.app": {"kafka"}, "shop_orders.app": {"kafka"}, "shop_orders.worker": {"tokens"}}
+"""Module → settings that it requires, since its service's processes share a class, of servers it never talks to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +65,13 @@ def addresses(build: Build, pod: Pod) -> set[tuple[str, int]]:
     names = {f"$({name})": value for name, value in variables(build, pod.main).items()}
     found = {(host, port) for host, port in _hosts_and_ports(values)}
     for text in (*values.values(), *(names.get(word, word) for word in pod.command), *_mounted(build, pod)):
-        found |= set(_in_text(text))
+        found |= set(addresses_in(text))
     return {(service, port) for host, port in found if (service := service_name(host))}
 
 
 def _is_used(pod: Pod, name: str) -> bool:
-    module = module_of(pod.command)
-    if not pod.is_ours:
-        return True
-    return name.partition("_")[2].lower().partition("__")[0] in USES.get(module, set())
+    field = name.partition("_")[2].lower().partition("__")[0]
+    return field not in UNOPENED.get(module_of(pod.command), set())
 
 
 def _hosts_and_ports(values: dict[str, str]) -> Iterator[tuple[str, int]]:
@@ -102,7 +92,7 @@ def _mounted(build: Build, pod: Pod) -> Iterator[str]:
         yield from (_TEMPLATED.sub("x", str(template.get(item["key"], ""))) for item in items)
 
 
-def _in_text(text: str) -> Iterator[tuple[str, int]]:
+def addresses_in(text: str) -> Iterator[tuple[str, int]]:
     for url in _URL.findall(text):
         parts = urlsplit(url)
         for host_port in parts.netloc.rpartition("@")[2].split(","):
@@ -130,15 +120,22 @@ def edges(build: Build) -> set[tuple[str, str, int]]:
     }
 
 
-def lets_through(policies: list[Object], direction: str, client: End, server: End, port: int) -> bool:
-    """Whether at the client's end (Egress) or the server's (Ingress) any rule has the other and the port."""
-    here, other, side = (client, server, "to") if direction == "Egress" else (server, client, "from")
-    return any(
-        _is_peer(rule.get(side), other) and _is_port(rule.get("ports"), server, port)
-        for policy in policies
+def rules_at(build: Build, end: End, direction: str) -> list[Object]:
+    """The rules that let somebody into these pods (Ingress) or let them out (Egress)."""
+    return [
+        rule
+        for policy in build.of("NetworkPolicy")
         if direction in policy["spec"].get("policyTypes", ["Ingress"])
-        and selects(policy["spec"].get("podSelector"), here.labels)
+        and selects(policy["spec"].get("podSelector"), end.labels)
         for rule in many(policy, "spec", direction.lower())
+    ]
+
+
+def lets_through(rules: list[Object], other: End, server: End, port: int) -> bool:
+    """Whether any of one end's rules has the other end and the server's port."""
+    return any(
+        _is_peer(rule.get("from") or rule.get("to"), other) and _is_port(rule.get("ports"), server, port)
+        for rule in rules
     )
 
 

@@ -42,12 +42,13 @@ _PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One container's process: the module it runs, its variables, its files of secrets."""
+    """One container's process: the module it runs, its variables, its files of secrets, its command's `$(NAME)`s."""
 
     where: str
     module: str
     variables: tuple[tuple[str, str], ...]
     files: frozenset[str]
+    expanded: frozenset[str] = frozenset()
 
     @property
     def settings_class(self) -> type[ServiceSettings] | None:
@@ -70,6 +71,7 @@ def told(build: Build, pod: Pod) -> Told:
         module_of(pod.command),
         tuple(sorted(variables(build, pod.main).items())),
         frozenset(secret_files(build, pod, pod.main)),
+        frozenset(re.findall(r"\$\(([^)]+)\)", " ".join(pod.command))),
     )
 
 
@@ -119,7 +121,9 @@ def complaints(process: Told) -> Iterator[str]:
         yield f"runs {process.module or 'no module'}: say which settings that reads in shop_k8s/environment.py"
         return
     for name, _ in process.variables:
-        if name not in OTHERS and all(field_of(found, name) is None for found in process.service_classes):
+        if name not in OTHERS | process.expanded and all(
+            field_of(found, name) is None for found in process.service_classes
+        ):
             yield f"{name} is no field of the settings of {process.module}; correct or remove it"
     for name in sorted(process.files):
         if process.settings_class is None or field_of(process.settings_class, name.upper()) is None:

@@ -1,6 +1,6 @@
 """What one combination of manifests builds: its objects, its pods, and how they name each other."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,14 @@ WORKERS = ("users-worker", "orders-worker")
 NAME = "app.kubernetes.io/name"
 ANY_KEY = "*"
 """Of a Secret whose keys only its maker knows."""
+
+
+_FITS: dict[str, Callable[[Mapping[str, str], str, list[str]], bool]] = {
+    "In": lambda labels, key, values: labels.get(key) in values,
+    "NotIn": lambda labels, key, values: labels.get(key) not in values,
+    "Exists": lambda labels, key, _: key in labels,
+    "DoesNotExist": lambda labels, key, _: key not in labels,
+}
 
 
 def dig(value: Any, *path: str | int) -> Any:
@@ -45,15 +53,10 @@ def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bo
     """Whether a label selector fits; none at all fits nothing, an empty one everything."""
     if selector is None:
         return False
-    fits = {
-        "In": lambda key, values: labels.get(key) in values,
-        "NotIn": lambda key, values: labels.get(key) not in values,
-        "Exists": lambda key, _: key in labels,
-        "DoesNotExist": lambda key, _: key not in labels,
-    }
     wanted = selector.get("matchLabels") or {}
     return all(labels.get(key) == value for key, value in wanted.items()) and all(
-        fits[rule["operator"]](rule["key"], rule.get("values", [])) for rule in selector.get("matchExpressions") or []
+        _FITS[rule["operator"]](labels, rule["key"], rule.get("values", []))
+        for rule in selector.get("matchExpressions") or []
     )
 
 

@@ -61,8 +61,8 @@ def _pods(build: Build) -> Iterator[tuple[str, dict[str, str]]]:
         for labels in _labels(dig(found, "spec")):
             if STORE in labels:
                 yield f"{found['kind']}/{name}", own | labels
-        if dig(found, "spec", "entityOperator"):
-            yield f"{found['kind']}/{name} entity operator", {"strimzi.io/name": f"{name}-entity-operator"}
+        if own:
+            yield f"{found['kind']}/{name} jobs", own
 
 
 def _labels(value: Any) -> Iterator[dict[str, str]]:

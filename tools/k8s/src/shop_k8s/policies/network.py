@@ -1,8 +1,9 @@
 """Who may talk to whom: nobody by default, then exactly those that a configuration names, at both ends."""
 
 from collections.abc import Iterator
+from itertools import product
 
-from shop_k8s.addresses import edges, ends, lets_through
+from shop_k8s.addresses import End, edges, ends, lets_through, rules_at
 from shop_k8s.model import NAMESPACE, Build, Object, dig, many, ref, selects
 from shop_k8s.operators import OUTSIDE
 from shop_k8s.policy import Complaints, policy
@@ -88,32 +89,33 @@ def peers_exist(build: Build) -> Complaints:
 
 @policy("What a configuration names is let through at both ends.")
 def edges_are_open(build: Build) -> Complaints:
-    rules, by_name = build.of("NetworkPolicy"), {}
+    by_name: dict[str, End] = {}
     for end in ends(build):
         by_name.setdefault(end.name, end)
     for source, target, port in sorted(edge for edge in edges(build) if edge[0] != edge[1]):
         client, server = by_name[source], by_name[target]
-        if not lets_through(rules, "Egress", client, server, port):
+        if not lets_through(rules_at(build, client, "Egress"), server, server, port):
             yield source, f"nothing lets it out to {target} port {port}, which its configuration names"
-        if not lets_through(rules, "Ingress", client, server, port):
+        if not lets_through(rules_at(build, server, "Ingress"), client, server, port):
             yield target, f"nothing lets {source} in on port {port}, which its configuration names"
 
 
 @policy("Between pods of the build nothing else is let through at either end.")
 def no_other_edges(build: Build) -> Complaints:
-    rules, everyone, known = build.of("NetworkPolicy"), ends(build), edges(build)
-    stores = {
-        end.name for end in everyone if end.name.partition("/")[0] not in {pod.owner["kind"] for pod in build.pods}
-    }
-    ports = {port for _, _, port in known} | {port for end in everyone for port in end.ports.values()}
-    for client in everyone:
-        for server in everyone:
-            if client.name == server.name or {client.name, server.name} <= stores:
-                continue  # a store's own pods talk among themselves
-            for port in sorted(ports):
-                if (client.name, server.name, port) in known:
-                    continue
-                if lets_through(rules, "Egress", client, server, port):
-                    yield client.name, f"is let out to {server.name} port {port}, which its configuration does not name"
-                if lets_through(rules, "Ingress", client, server, port):
-                    yield server.name, f"lets {client.name} in on port {port}, whose configuration does not name it"
+    everyone, known = ends(build), edges(build)
+    stores = {end.name for end in everyone} - {pod.name for pod in build.pods}
+    ports = sorted({port for _, _, port in known} | {port for end in everyone for port in end.ports.values()})
+    outward = [rules_at(build, end, "Egress") for end in everyone]
+    inward = [rules_at(build, end, "Ingress") for end in everyone]
+    for (client, out), (server, into) in product(
+        zip(everyone, outward, strict=True), zip(everyone, inward, strict=True)
+    ):
+        if client.name == server.name or {client.name, server.name} <= stores:
+            continue  # a store's own pods talk among themselves
+        for port in ports:
+            if (client.name, server.name, port) in known:
+                continue
+            if lets_through(out, server, server, port):
+                yield client.name, f"is let out to {server.name} port {port}, which its configuration does not name"
+            if lets_through(into, client, server, port):
+                yield server.name, f"lets {client.name} in on port {port}, whose configuration does not name it"
