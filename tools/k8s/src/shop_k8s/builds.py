@@ -23,7 +23,8 @@ from shop_k8s.secrets import make_local_secrets
 
 OVERLAYS: Final = ("local", "production")
 STORES: Final = ("datastores-dev", "datastores-operators")
-OPTIONAL: Final = ("keda", "monitoring", "gateway-api", "ingress", "otel-collector", "jaeger", "loadgen")
+TRACING: Final = ("", "jaeger", "otel-collector")
+OPTIONAL: Final = ("keda", "monitoring", "gateway-api", "ingress", "loadgen")
 ALWAYS: Final = "external-secrets"
 """Only the local overlay makes its own Secrets."""
 ORDER: Final = (*STORES, "keda", "monitoring", "gateway-api", "ingress", ALWAYS, "jaeger", "otel-collector", "loadgen")
@@ -32,8 +33,8 @@ IMAGES: Final = ("shop-gateway", "shop-users", "shop-orders")
 
 
 def covering_combinations() -> list[tuple[str, ...]]:
-    """Component lists in which each three choices (one store or the other, a component or not) occur together."""
-    choices = [STORES, *((name, "") for name in OPTIONAL)]
+    """Component lists in which each three choices (which stores, which tracing, a component or not) occur together."""
+    choices = [STORES, TRACING, *((name, "") for name in OPTIONAL)]
     rows = list(product(*choices))
     covers = {row: set(combinations(enumerate(row), STRENGTH)) for row in rows}
     missing = set().union(*covers.values())

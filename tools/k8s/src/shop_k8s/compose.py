@@ -31,6 +31,7 @@ def processes(text: str) -> list[Told]:
             module,
             tuple(sorted(_environment(service).items())),
             frozenset(_secret(entry) for entry in service.get("secrets") or []),
+            shares_variables=True,
         )
         for name, service in services.items()
         if is_our_image(str(service.get("image", "")))

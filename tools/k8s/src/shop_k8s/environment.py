@@ -49,19 +49,21 @@ class Told:
     variables: tuple[tuple[str, str], ...]
     files: frozenset[str]
     expanded: frozenset[str] = frozenset()
+    shares_variables: bool = False
+    """Whether it may be told what another process of its service reads, as in Compose."""
 
     @property
     def settings_class(self) -> type[ServiceSettings] | None:
         return SETTINGS.get(self.module)
 
     @property
-    def service_classes(self) -> list[type[ServiceSettings]]:
-        """Of all processes of its service, which share their variables; of every service for what is common."""
-        root = self.module.partition(".")[0]
+    def readers(self) -> list[type[ServiceSettings]]:
+        """The classes whose variables it may be told."""
+        service = self.module.partition(".")[0]
         return [
             found
             for module, found in SETTINGS.items()
-            if found is not None and root in {module.partition(".")[0], "shop_common"}
+            if found and (module == self.module or (self.shares_variables and module.partition(".")[0] == service))
         ]
 
 
@@ -121,9 +123,7 @@ def complaints(process: Told) -> Iterator[str]:
         yield f"runs {process.module or 'no module'}: say which settings that reads in shop_k8s/environment.py"
         return
     for name, _ in process.variables:
-        if name not in OTHERS | process.expanded and all(
-            field_of(found, name) is None for found in process.service_classes
-        ):
+        if name not in OTHERS | process.expanded and all(field_of(found, name) is None for found in process.readers):
             yield f"{name} is no field of the settings of {process.module}; correct or remove it"
     for name in sorted(process.files):
         if process.settings_class is None or field_of(process.settings_class, name.upper()) is None:

@@ -37,10 +37,13 @@ def bring_up() -> None:
     build = render(images)
     print("removing finished Jobs, whose templates cannot be changed", flush=True)
     _run("kubectl", "delete", "job", "--namespace", NAMESPACE, "--selector", JOBS, "--ignore-not-found")
-    text = yaml.safe_dump_all(build.objects)
-    _run("kubectl", "apply", "--server-side", "--force-conflicts", "--filename", "-", text=text)
-    for command in waits(build):
-        _run(*command)
+    owners = [pod.owner for pod in build.workloads]
+    # A worker of the new version must not meet the old schema.
+    for step in ([found for found in build.objects if found not in owners], build.objects):
+        text = yaml.safe_dump_all(step)
+        _run("kubectl", "apply", "--server-side", "--force-conflicts", "--filename", "-", text=text)
+        for command in waits(Build(build.name, step)):
+            _run(*command)
     show(build)
 
 
@@ -93,15 +96,14 @@ def render(images: dict[str, tuple[str, str]]) -> Build:
 
 
 def waits(build: Build) -> list[list[str]]:
-    """The commands that return when everything runs: stores first, then what the Jobs do, then the services."""
-    head = ["kubectl", "--namespace", NAMESPACE]
-    bound = f"--timeout={WAIT}"
-    ours = {pod.owner["metadata"]["name"] for pod in build.ours}
-    rollouts = [(found["kind"].lower(), found["metadata"]["name"]) for found in build.of("StatefulSet", "Deployment")]
-    jobs = [[*head, "wait", "--for=condition=Complete", f"job/{j['metadata']['name']}", bound] for j in build.of("Job")]
-    stores = [[*head, "rollout", "status", f"{kind}/{name}", bound] for kind, name in rollouts if name not in ours]
-    services = [[*head, "rollout", "status", f"{kind}/{name}", bound] for kind, name in rollouts if name in ours]
-    return [*stores, *jobs, *services]
+    """The commands that return when everything runs and the Jobs are done."""
+    head, bound = ["kubectl", "--namespace", NAMESPACE], f"--timeout={WAIT}"
+    servers = build.of("StatefulSet", "Deployment")
+    jobs = [f"job/{found['metadata']['name']}" for found in build.of("Job")]
+    return [
+        *([*head, "rollout", "status", f"{s['kind'].lower()}/{s['metadata']['name']}", bound] for s in servers),
+        *([*head, "wait", "--for=condition=Complete", job, bound] for job in jobs),
+    ]
 
 
 def show(build: Build) -> None:

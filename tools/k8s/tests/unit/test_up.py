@@ -22,19 +22,16 @@ def test_images_reach_the_nodes_in_the_way_of_their_cluster() -> None:
     assert "REGISTRY=" in unknown.value.remedy
 
 
-def test_stores_are_waited_for_first_then_jobs_then_services() -> None:
-    def deployment(name: str, image: str, command: list[str]) -> dict[str, object]:
-        template = {"spec": {"containers": [{"name": "app", "image": image, "command": command}]}}
-        metadata = {"name": name}
-        return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"template": template}}
+def test_servers_are_waited_for_before_the_jobs_that_need_them() -> None:
+    def found(kind: str, name: str) -> dict[str, object]:
+        return {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": {}}
 
-    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "users-migrate"}, "spec": {}}
-    users = deployment("users", "shop-users:1", ["python", "-m", "shop_users.app"])
-    build = Build("local", [users, job, deployment("redis", "redis:8", [])])
-    assert [command[3:-1][-1] for command in waits(build)] == [
-        "deployment/redis",
-        "job/users-migrate",
-        "deployment/users",
+    kinds = {"users-migrate": "Job", "postgres": "StatefulSet", "redis": "Deployment"}
+    said = [" ".join(command[3:-1]) for command in waits(Build("local", [found(k, n) for n, k in kinds.items()]))]
+    assert said == [
+        "rollout status statefulset/postgres",
+        "rollout status deployment/redis",
+        "wait --for=condition=Complete job/users-migrate",
     ]
 
 

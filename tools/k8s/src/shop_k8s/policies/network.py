@@ -8,8 +8,8 @@ from shop_k8s.model import NAMESPACE, Build, Object, dig, many, ref, selects
 from shop_k8s.operators import OUTSIDE
 from shop_k8s.policy import Complaints, policy
 
-OPEN_PORTS = {443, 6443, 587}
-"""What may be anywhere: the API server, which is no pod and which operators' pods ask, and a mail server."""
+OPEN_PORTS = {587}
+"""A mail server may be anywhere."""
 DIRECTIONS = ("Ingress", "Egress")
 
 
@@ -49,9 +49,7 @@ def _namespace(peer: Object) -> object:
     return dig(peer, "namespaceSelector", "matchLabels", "kubernetes.io/metadata.name")
 
 
-@policy(
-    "Every rule names its peers and its ports; no peer is everybody, but on the API server's ports and a mail server's."
-)
+@policy("Every rule names its peers and ports; none is everybody, but on the port of mail servers.")
 def named_peers(build: Build) -> Complaints:
     for rules, side, rule in _rules(build):
         if not rule.get(side):

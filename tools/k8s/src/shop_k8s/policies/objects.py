@@ -3,7 +3,6 @@
 from shop_common.events.contract import PARTITIONS
 from shop_common.kafka.topics import wanted_topics
 from shop_k8s.model import APIS, NAME, NAMESPACE, WORKERS, Build, dig, ref
-from shop_k8s.operators import STORE
 from shop_k8s.policy import Complaints, policy
 
 PART_OF = "app.kubernetes.io/part-of"
@@ -45,12 +44,12 @@ def labels(build: Build) -> Complaints:
             yield pod.name, f"label its template {COMPONENT}"
 
 
-@policy("Selectors use one label that says who it is, since they cannot be changed and other labels may be.")
+@policy("Selectors use app.kubernetes.io/name alone, since they cannot be changed and other labels may be.")
 def narrow_selectors(build: Build) -> Complaints:
     for found in build.of("Deployment", "StatefulSet"):
         name = found["metadata"]["name"]
-        if found["spec"].get("selector") not in ({"matchLabels": {NAME: name}}, {"matchLabels": {STORE: name}}):
-            yield ref(found), f"select by {NAME}: {name} alone, or by {STORE} (`labels:`, not `commonLabels:`)"
+        if found["spec"].get("selector") != {"matchLabels": {NAME: name}}:
+            yield ref(found), f"select by {NAME}: {name} alone (`labels:`, not `commonLabels:`)"
 
 
 @policy("All three APIs and both workers are in every build.")

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from shop_k8s.addresses import addresses, targets
-from shop_k8s.environment import secret_sources, variables
+from shop_k8s.addresses import addresses, addresses_in, service_name, targets
+from shop_k8s.environment import secret_sources
 from shop_k8s.model import ANY_KEY, Build, Object, Pod, dig, many, ref, selects
 from shop_k8s.operators import GATEWAYS, SECRET_STORES, TLS_SECRETS, made_secrets
 from shop_k8s.policy import Complaints, policy
@@ -123,10 +123,10 @@ def autoscalers_aim(build: Build) -> Complaints:
             name = dig(trigger, "authenticationRef", "name")
             if name and not build.find("TriggerAuthentication", name):
                 yield ref(scaler), f"there is no TriggerAuthentication {name}"
-            variable = dig(trigger, "metadata", "bootstrapServersFromEnv")
-            known = [variables(build, pod.main) for pod in build.pods if pod.owner is target]
-            if variable and not any(variable in names for names in known):
-                yield ref(scaler), f"its target has no variable {variable}"
+            for host, port in addresses_in(str(dig(trigger, "metadata", "bootstrapServers") or "")):
+                service = targets(build).get(service_name(host) or "")
+                if service is None or port not in service.ports:
+                    yield ref(scaler), f"{host}:{port} is no Service; it is asked for the lag"
 
 
 @policy("Each PodMonitor selects a pod, and asks ports that it has.")

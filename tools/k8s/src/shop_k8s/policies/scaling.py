@@ -5,12 +5,9 @@ from shop_common.events.contract import PARTITIONS
 from shop_k8s.model import APIS, WORKERS, Build, Object, dig, many, ref
 from shop_k8s.policy import Complaints, policy
 
+LEAST = 2
 READS = {"users-worker": orders.TOPIC, "users-mail": users.TOPIC, "orders-worker": users.TOPIC}
 """Consumer group → the topic it reads."""
-
-
-def _least(build: Build) -> int:
-    return 1 if build.is_local else 2
 
 
 @policy("Each API has a HorizontalPodAutoscaler, and each workload at most one autoscaler of any kind.")
@@ -34,15 +31,15 @@ def keda_scales_workers(build: Build) -> Complaints:
             yield pod.name, "give it a ScaledObject"
 
 
-@policy("`replicas` is not set where an autoscaler owns it, and is 2 or more where none does (on a laptop 1).")
+@policy("`replicas` is not set where an autoscaler owns it, and is 2 or more where none does.")
 def replicas_have_one_owner(build: Build) -> Complaints:
     for pod in build.workloads:
         replicas = pod.owner["spec"].get("replicas")
         if build.scalers_of(pod.owner):
             if replicas is not None:
                 yield pod.name, "remove replicas: each apply would undo the autoscaler"
-        elif not isinstance(replicas, int) or replicas < _least(build):
-            yield pod.name, f"set replicas to {_least(build)} or more, or give it an autoscaler"
+        elif not isinstance(replicas, int) or replicas < LEAST:
+            yield pod.name, f"set replicas to {LEAST} or more, or give it an autoscaler"
 
 
 def _bounds(scaler: Object) -> tuple[object, object]:
@@ -52,12 +49,12 @@ def _bounds(scaler: Object) -> tuple[object, object]:
     return spec.get("minReplicas"), spec.get("maxReplicas")
 
 
-@policy("Every autoscaler keeps 2 pods or more (on a laptop 1) and has a greater upper bound.")
+@policy("Every autoscaler keeps 2 pods or more and has a greater upper bound.")
 def autoscaler_bounds(build: Build) -> Complaints:
     for scaler in build.autoscalers:
         least, most = _bounds(scaler)
-        if not isinstance(least, int) or least < _least(build) or not isinstance(most, int) or most <= least:
-            yield ref(scaler), f"set a minimum of {_least(build)} or more and a greater maximum"
+        if not isinstance(least, int) or least < LEAST or not isinstance(most, int) or most <= least:
+            yield ref(scaler), f"set a minimum of {LEAST} or more and a greater maximum"
 
 
 @policy("No worker can have more pods than a topic has partitions: the rest would stand idle.")
@@ -98,6 +95,8 @@ def keda_triggers(build: Build) -> Complaints:
             yield ref(scaler), "add a kafka trigger"
         for trigger in triggers:
             metadata = trigger.get("metadata") or {}
+            if not metadata.get("bootstrapServers"):
+                yield ref(scaler), "set bootstrapServers"
             if metadata.get("consumerGroup") not in READS:
                 yield ref(scaler), f"no group is called {metadata.get('consumerGroup')}: take {' or '.join(READS)}"
             elif metadata.get("topic") != READS[metadata["consumerGroup"]]:
