@@ -159,14 +159,14 @@ MUTATIONS = [
         ("topics", PRODUCTION, put("KafkaTopic/users.events.v1", "spec config retention.ms", 604800000)),
         ("topics", LOCAL, remove("Job/topics")),
         # configuration
-        ("settings", LOCAL, put("ConfigMap/users-backends*", "data USERS_POSTGRE__DSN", "postgresql://x/y")),
-        ("settings", LOCAL, put("ConfigMap/users-backends*", "data USERS_HTTP__PROT", "8001")),
+        ("settings", LOCAL, put("ConfigMap/users-config*", "data USERS_POSTGRE__DSN", "postgresql://x/y")),
+        ("settings", LOCAL, put("ConfigMap/users-config*", "data USERS_HTTP__PROT", "8001")),
         ("settings", LOCAL, put("ConfigMap/users-config*", "data LOG_LEVEL", "INFO")),
         ("settings", LOCAL, put("ConfigMap/users-config*", "data USERS_HTTP__PORT", "eighty")),
-        ("settings", LOCAL, drop("ConfigMap/gateway-backends*", "data GATEWAY_ORDERS_URL")),
+        ("settings", LOCAL, drop("ConfigMap/gateway-config*", "data GATEWAY_ORDERS_URL")),
         ("settings", PRODUCTION, drop("Deployment/orders", f"{TEMPLATE} volumes")),
         ("settings", LOCAL, put(MIGRATE, f"{APP} command 2", "shop_users.elsewhere")),
-        ("listens", LOCAL, put("ConfigMap/users-backends*", "data USERS_HTTP__HOST", "127.0.0.1")),
+        ("listens", LOCAL, put("ConfigMap/users-config*", "data USERS_HTTP__HOST", "127.0.0.1")),
         ("listens", LOCAL, put("ConfigMap/gateway-config*", "data GATEWAY_HTTP__METRICS_PORT", "8011")),
         ("hashed-configuration", LOCAL, put(GATEWAY, f"{APP} envFrom 0 configMapRef name", "gateway-config")),
         ("secrets-are-files", LOCAL, append(GATEWAY, f"{APP} envFrom", {"secretRef": {"name": "users-secrets"}})),
@@ -174,7 +174,7 @@ MUTATIONS = [
         (
             "secrets-are-files",
             LOCAL,
-            put("ConfigMap/orders-backends*", "data ORDERS_MONGO__URL", "mongodb://u:p@mongo:27017"),
+            put("ConfigMap/mongo-address*", "data MONGO__URL", "mongodb://u:p@mongo:27017"),
         ),
         (
             "secrets-are-files",
@@ -210,9 +210,17 @@ MUTATIONS = [
         ("no-other-edges", LOCAL, put("NetworkPolicy/towards-redis", "spec podSelector", {})),
         # references
         ("accounts-exist", PRODUCTION, remove("ServiceAccount/users")),
-        ("config-maps-exist", PRODUCTION, remove("ConfigMap/gateway-backends*")),
+        ("config-maps-exist", PRODUCTION, remove("ConfigMap/kafka-address*")),
         ("secrets-exist", PRODUCTION, remove("ExternalSecret/users-secrets")),
         ("secrets-exist", PRODUCTION, put("ExternalSecret/users-secrets", "spec data 0 secretKey", "cursor_key")),
+        ("policy-ports-exist", PRODUCTION, put(GATEWAY, f"{APP} ports 1 name", "numbers")),
+        ("operators-secrets-exist", PRODUCTION, remove("ExternalSecret/users-postgres")),
+        (
+            "operators-secrets-exist",
+            PRODUCTION,
+            put("PerconaServerMongoDB/mongo", "spec users 0 passwordSecretRef key", "x"),
+        ),
+        ("kafka-exists", PRODUCTION, drop("KafkaTopic/users-mail.dlq", "metadata labels strimzi.io/cluster")),
         (
             "claims-exist",
             LOCAL,
@@ -229,7 +237,7 @@ MUTATIONS = [
         (
             "autoscalers-aim",
             PRODUCTION,
-            put("ScaledObject/users-worker", "spec triggers 0 metadata bootstrapServersFromEnv", "USERS_KAFKA"),
+            put("ScaledObject/users-worker", "spec triggers 0 metadata bootstrapServers", "kafka:9092"),
         ),
         ("pod-monitors-select", PRODUCTION, put("PodMonitor/gateway", "spec selector matchLabels", {NAME: "gate"})),
         (
@@ -251,12 +259,12 @@ MUTATIONS = [
         (
             "addresses-exist",
             PRODUCTION,
-            put("ConfigMap/gateway-backends*", "data GATEWAY_USERS_URL", "http://user:8001"),
+            put("ConfigMap/gateway-config*", "data GATEWAY_USERS_URL", "http://user:8001"),
         ),
         (
             "addresses-exist",
             PRODUCTION,
-            put("ConfigMap/gateway-backends*", "data GATEWAY_USERS_URL", "http://users:80"),
+            put("ConfigMap/gateway-config*", "data GATEWAY_USERS_URL", "http://users:80"),
         ),
         ("addresses-exist", LOCAL, remove("Deployment/redis")),
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from shop_k8s.addresses import addresses, addresses_in, service_name, targets
+from shop_k8s.addresses import addresses, addresses_in, ends, service_name, targets
 from shop_k8s.environment import secret_sources
 from shop_k8s.model import ANY_KEY, Build, Object, Pod, dig, many, ref, selects
 from shop_k8s.operators import GATEWAYS, SECRET_STORES, TLS_SECRETS, made_secrets
@@ -60,6 +60,27 @@ def secrets_exist(build: Build) -> Complaints:
                     yield pod.name, f"Secret {name} has no key {item['key']}"
 
 
+@policy("Each Secret that a database operator is told to use is made by something, with the key.")
+def operators_secrets_exist(build: Build) -> Complaints:
+    used = [(found, dig(found, "spec", "bootstrap", "initdb", "secret")) for found in build.of("Cluster")]
+    for found in build.of("PerconaServerMongoDB"):
+        used += [(found, user.get("passwordSecretRef")) for user in many(found, "spec", "users")]
+    for found, secret in used:
+        keys = build.secret_keys(dig(secret, "name"))
+        if keys is None:
+            yield ref(found), f"nothing makes Secret {dig(secret, 'name')}"
+        elif dig(secret, "key") and not {dig(secret, "key"), ANY_KEY} & keys:
+            yield ref(found), f"Secret {dig(secret, 'name')} has no key {dig(secret, 'key')}"
+
+
+@policy("Each object of Strimzi's names a Kafka that is there.")
+def kafka_exists(build: Build) -> Complaints:
+    for found in build.of("KafkaNodePool", "KafkaTopic"):
+        name = dig(found, "metadata", "labels", "strimzi.io/cluster")
+        if not build.find("Kafka", name):
+            yield ref(found), f"there is no Kafka {name}; label it strimzi.io/cluster"
+
+
 @policy("Each claim that a pod mounts is there.")
 def claims_exist(build: Build) -> Complaints:
     for pod in build.pods:
@@ -86,6 +107,19 @@ def ports_exist(build: Build) -> Complaints:
                 target = port.get("targetPort", port["port"])
                 if target not in pod.ports and target not in pod.ports.values():
                     yield ref(service), f"targetPort {target} is no port of {pod.name}"
+
+
+@policy("Each port that a NetworkPolicy names is one of the pods' it is for.")
+def policy_ports_exist(build: Build) -> Complaints:
+    everyone = ends(build)
+    for rules in build.of("NetworkPolicy"):
+        for rule in many(rules, "spec", "ingress"):
+            names = [port["port"] for port in many(rule, "ports") if isinstance(port.get("port"), str)]
+            for end in everyone:
+                if selects(rules["spec"].get("podSelector"), end.labels):
+                    for name in names:
+                        if name not in end.ports:
+                            yield ref(rules), f"port {name} is none of {end.name}"
 
 
 @policy("Each Service selects the pods of exactly one workload.")
