@@ -9,8 +9,9 @@ PYTHON := .venv/bin/python
 CLUSTER := $(PYTHON) -m shop_cluster
 PYTEST := .venv/bin/pytest
 CODE := $(wildcard conftest.py libs services tools tests bench)
-PACKAGES := $(wildcard libs/* services/* tools/cluster)
+PACKAGES := $(wildcard libs/* services/* tools/cluster tools/k8s)
 WORKERS ?= 2
+OURS := shop-cluster shop-common shop-gateway shop-orders shop-users
 
 .PHONY: help
 help: ## this list
@@ -54,6 +55,21 @@ dev: venv ## start everything, and restart services as their source changes
 
 doctor: venv ## what this machine has and lacks
 	@$(CLUSTER) doctor
+
+##@ Kubernetes
+
+.PHONY: k8s-check k8s-check-server k8s-up k8s-policies
+k8s-check: venv ## build every combination of deploy/k8s; schemas, policies, settings, kubeconform, kube-score
+	@$(PYTHON) -m shop_k8s check
+
+k8s-check-server: venv ## ask a real API server about every object (compiled the first time, minutes)
+	@$(PYTHON) -m shop_k8s check-server
+
+k8s-up: venv ## to the cluster of kubectl's context: images (REGISTRY=… unless kind or k3d), secrets, objects
+	@$(PYTHON) -m shop_k8s up
+
+k8s-policies: venv ## write docs/k8s-policies.md anew; after any change of a policy's sentence
+	@$(PYTHON) -m shop_k8s policies
 
 ##@ The code
 
@@ -105,4 +121,4 @@ openapi: venv ## merge the services' documents into the gateway's; after any cha
 
 lock: venv ## compile requirements.lock anew from the pyproject files
 	.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --all-extras --no-emit-package shop-common --group dev pyproject.toml $(PACKAGES:=/pyproject.toml) -o requirements.lock
+	  --all-extras $(OURS:%=--no-emit-package %) --group dev pyproject.toml $(PACKAGES:=/pyproject.toml) -o requirements.lock

@@ -19,11 +19,16 @@ for name in names:
 print(len(names))
 """
 ALEMBIC_SCRIPT = "shop_users.migrations.env"  # runs inside a migration only
+K8S_NEEDS = ("services/users", "services/orders", "services/gateway", "tools/cluster", "tools/k8s")
 PACKAGES = {
     "shop_common": ([f"{COMMON}[kafka,mongo,postgres,redis]"], ["shop_common.testing"]),
     "shop_users": ([f"{COMMON}[kafka,postgres]", str(ROOT / "services/users")], [ALEMBIC_SCRIPT]),
     "shop_orders": ([f"{COMMON}[kafka,mongo]", str(ROOT / "services/orders")], []),
     "shop_gateway": ([f"{COMMON}[kafka,redis]", str(ROOT / "services/gateway")], []),
+    "shop_k8s": (
+        [f"{COMMON}[kafka,mongo,postgres,redis]", *(str(ROOT / path) for path in K8S_NEEDS)],
+        ["shop_k8s.__main__"],
+    ),
     "shop_cluster": ([str(ROOT / "tools/cluster")], ["shop_cluster.pytest_plugin", "shop_cluster.__main__"]),
 }
 

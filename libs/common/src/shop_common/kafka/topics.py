@@ -26,10 +26,15 @@ _KEEP_FOR_EVER: Final = {"retention.ms": "-1"}
 _LARGER: Final = {"max.message.bytes": str(2 * 1024 * 1024)}
 
 
+def wanted_topics() -> dict[str, Mapping[str, str]]:
+    """Every topic and what it is set to; each has `PARTITIONS` partitions."""
+    letters = {dead_letter_topic(group): _KEEP_FOR_EVER | _LARGER for group in GROUPS}
+    return dict.fromkeys(_EVENT_TOPICS, _KEEP_FOR_EVER) | letters
+
+
 async def create_topics(bootstrap_servers: str, replication_factor: int = 1, prefix: str = "") -> list[str]:
     """Create what is missing and wait until each has its partitions; returns the names of all. Raises StartupError."""
-    wanted = {prefix + topic: _KEEP_FOR_EVER for topic in _EVENT_TOPICS}
-    wanted |= {prefix + dead_letter_topic(group): _KEEP_FOR_EVER | _LARGER for group in GROUPS}
+    wanted = {prefix + topic: configs for topic, configs in wanted_topics().items()}
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=_REQUEST_TIMEOUT_MS)
     try:
         async with asyncio.timeout(_DEADLINE_SECONDS):

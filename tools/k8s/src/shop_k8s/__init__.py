@@ -1,0 +1,1 @@
+"""Kubernetes: what `deploy/k8s` builds, checked, and brought to a cluster."""

@@ -1,0 +1,5 @@
+"""`python -m shop_k8s`."""
+
+from shop_k8s.cli import main
+
+main()
