@@ -137,9 +137,9 @@ SERVICES = Dashboard(
         Panel("Requests under way", "none", {"{{job}}": 'sum by (job) (shop_http_requests_in_progress{job=~"$job"})'}),
         Panel("Processes that answer", "none", {"{{job}}": 'sum by (job) (up{job=~"$job"})'}),
         Panel("Running since", "s", {"{{job}} {{instance}}": 'time() - process_start_time_seconds{job=~"$job"}'}),
-        Panel("CPU, of one worker processes", "percentunit", {"{{job}} {{instance}}": rate('process_cpu_seconds_total{job=~"$job"}', "job, instance")}),
-        Panel("Memory, of one worker processes", "bytes", {"{{job}} {{instance}}": 'process_resident_memory_bytes{job=~"$job"}'}),
-        Panel("Open files, of one worker processes", "none", {"{{job}} {{instance}}": 'process_open_fds{job=~"$job"}'}),
+        Panel("CPU, where a process has one worker", "percentunit", {"{{job}} {{instance}}": rate('process_cpu_seconds_total{job=~"$job"}', "job, instance")}),
+        Panel("Memory, likewise", "bytes", {"{{job}} {{instance}}": 'process_resident_memory_bytes{job=~"$job"}'}),
+        Panel("Open files, likewise", "none", {"{{job}} {{instance}}": 'process_open_fds{job=~"$job"}'}),
     ],
 )
 
