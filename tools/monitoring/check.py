@@ -4,23 +4,30 @@ promtool is taken from PATH (Debian, Ubuntu: package prometheus), else built fro
 with what its configuration uses. Both are built once, into the cache, without root.
 """  # noqa: INP001 - a script, not a package
 
+import gzip
 import hashlib
+import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import Any
 
 import yaml
 from filelock import FileLock
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from shop_cluster import go
 from shop_cluster.failures import ClusterError
+from shop_cluster.ports import HOST, pick_free_port
 from shop_cluster.programs import run
 from shop_cluster.state import ROOT, cache_folder
 
@@ -32,7 +39,9 @@ PROMTOOL = go.GoProgram(
     "promtool", "github.com/prometheus/prometheus@v0.312.0", "./cmd/promtool", ("-tags", "remove_all_sd")
 )
 BUILDER = go.GoProgram("ocb", "go.opentelemetry.io/collector/cmd/builder@v0.140.0")
-START_SECONDS = 30
+PATIENCE_SECONDS = 30
+FAILED, SLOW = "f" * 32, "e" * 32
+ORDINARY = {hashlib.md5(b"%d" % number, usedforsecurity=False).hexdigest() for number in range(200)}
 
 
 def find_promtool() -> str:
@@ -83,43 +92,98 @@ def build_collector() -> Path:
 
 
 def check_collector(collector: Path) -> str:
-    """Load it as it is, then start it on free ports and ask its health."""
+    """Load it as it is; then start it on free ports, give it traces, and see which ones come out of it."""
     config = str(COLLECTOR / "otel-collector.yaml")
-    environment = {**os.environ, "TRACES_ENDPOINT": "http://127.0.0.1:9"}
-    run([str(collector), "validate", "--config", config], "loading the collector's configuration", "", environment=environment)
-    health, receiver = free_port(), free_port()
-    moved = [
-        f"--set=extensions.health_check.endpoint=127.0.0.1:{health}",
-        f"--set=receivers.otlp.protocols.http.endpoint=127.0.0.1:{receiver}",
-        "--set=service.telemetry.metrics.level=none",
-    ]
-    started = time.monotonic()
-    with TemporaryDirectory(prefix="shop-collector-") as name, Path(name, "log").open("w+") as log:
-        process = subprocess.Popen([collector, "--config", config, *moved], env=environment, stdout=log, stderr=log)
-        try:
-            while not answers(health):
-                if process.poll() is not None or time.monotonic() - started > START_SECONDS:
-                    log.seek(0)
-                    raise ClusterError("the collector does not start", log_lines=log.read().splitlines()[-15:])
-                time.sleep(0.05)
-        finally:
-            process.terminate()
-            process.wait()
-    return f"the collector takes its configuration and is healthy after {time.monotonic() - started:.1f} s"
+    health, receiver = pick_free_port(), pick_free_port()
+    with Sink() as sink:
+        environment = {**os.environ, "TRACES_ENDPOINT": f"http://{HOST}:{sink.server_port}"}
+        loading = [str(collector), "validate", "--config", config]
+        run(loading, "loading the collector's configuration", "", environment=environment)
+        moved = [
+            f"--set=extensions.health_check.endpoint={HOST}:{health}",
+            f"--set=receivers.otlp.protocols.http.endpoint={HOST}:{receiver}",
+            "--set=processors.tail_sampling.decision_wait=1s",
+            "--set=service.telemetry.metrics.level=none",
+        ]
+        with TemporaryDirectory(prefix="shop-collector-") as name, Path(name, "log").open("w+") as log:
+            process = subprocess.Popen([collector, "--config", config, *moved], env=environment, stdout=log, stderr=log)
+            try:
+                wait(lambda: ask(f"http://{HOST}:{health}/"), process, "become healthy")
+                wait(lambda: ask(f"http://{HOST}:{receiver}/v1/traces", traces()), process, "take traces")
+                wait(lambda: {FAILED, SLOW} <= sink.seen, process, "keep what failed and what was slow")
+                wait(lambda: sink.seen & ORDINARY, process, "keep a share of the rest")
+            except ClusterError as error:
+                log.seek(0)
+                error.log_lines = log.read().splitlines()[-15:]
+                raise
+            finally:
+                process.terminate()
+                process.wait()
+    kept = len(sink.seen & ORDINARY)
+    if kept > len(ORDINARY) / 2:
+        raise ClusterError(f"the collector kept {kept} of {len(ORDINARY)} traces that were neither failed nor slow")
+    return f"the collector keeps what failed, what was slow, and {kept} of {len(ORDINARY)} others"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def traces() -> bytes:
+    """OTLP as JSON: ordinary ones of 10 ms, then one that failed and one that took a second."""
+    now = time.time_ns()
+
+    def span(trace_id: str, seconds: float, code: int) -> dict[str, Any]:
+        ends = str(now + int(seconds * 1e9))
+        times = {"startTimeUnixNano": str(now), "endTimeUnixNano": ends}
+        return {"traceId": trace_id, "spanId": trace_id[:16], "name": "GET", "kind": 2, "status": {"code": code}} | times
+
+    spans = [*(span(each, 0.01, 0) for each in sorted(ORDINARY)), span(FAILED, 0.01, 2), span(SLOW, 1, 0)]
+    return json.dumps({"resourceSpans": [{"resource": {}, "scopeSpans": [{"spans": spans}]}]}).encode()
 
 
-def answers(port: int) -> bool:
+class Sink(ThreadingHTTPServer):
+    """Where the collector sends what it keeps; `seen` are their ids."""
+
+    def __init__(self) -> None:
+        super().__init__((HOST, 0), _Take)
+        self.seen: set[str] = set()
+
+    def __enter__(self) -> "Sink":
+        Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Take(BaseHTTPRequestHandler):
+    server: Sink
+
+    def do_POST(self) -> None:  # noqa: N802 - the library's name
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        message = ExportTraceServiceRequest.FromString(gzip.decompress(body))
+        spans = [span for each in message.resource_spans for scope in each.scope_spans for span in scope.spans]
+        self.server.seen |= {span.trace_id.hex() for span in spans}
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def wait(condition: Callable[[], object], process: subprocess.Popen[bytes], what: str) -> None:
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        if process.poll() is not None or time.monotonic() > give_up:
+            raise ClusterError(f"the collector did not {what}")
+        time.sleep(0.05)
+
+
+def ask(url: str, body: bytes | None = None) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=1) as answer:
-            return bool(answer.status == 200)  # noqa: PLR2004 - OK
-    except (urllib.error.URLError, OSError):
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - ours
+        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - ours
+            return bool(answer.status == HTTPStatus.OK)
+    except OSError:
         return False
 
 
