@@ -72,6 +72,7 @@ class _Threads:
         self._command_seconds = settings.command_seconds
         self._free = asyncio.Semaphore(settings.max_size)
         self._executor = ThreadPoolExecutor(settings.max_size, _POOL)
+        POOL_TIMEOUTS.labels(_POOL)  # a counter begins at 0, or its first increase would not be seen
 
     def create_client_class(self) -> type[AsyncIOMotorClient[dict[str, Any]]]:
         framework = ModuleType("shop_common.mongo.framework")

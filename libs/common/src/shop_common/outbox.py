@@ -23,6 +23,7 @@ PUBLISHED = Counter("shop_outbox_published_total", "Events acked and marked", ["
 FAILURES = Counter("shop_outbox_failures_total", "Failed steps of the relay", ["step"])
 PENDING = Gauge("shop_outbox_pending", "Events read and not sent, at most one batch", multiprocess_mode="livesum")
 OLDEST = Gauge("shop_outbox_oldest_seconds", "Age of the oldest event not sent", multiprocess_mode="livemax")
+SHARDS_HELD = Gauge("shop_outbox_shards", "Shards this relay sends from", multiprocess_mode="livesum")
 
 _BATCH: Final = 500
 _SENDS_AT_ONCE: Final = 100
@@ -72,6 +73,8 @@ class OutboxRelay:
         self._publisher = publisher
         self._idle_poll_seconds = idle_poll_seconds
         self._nudged = asyncio.Event()
+        for step in ("read", "send", "mark"):
+            FAILURES.labels(step)  # a counter begins at 0, or its first increase would not be seen
 
     def nudge(self) -> None:
         """Something was committed: do not wait for the next poll."""

@@ -44,6 +44,7 @@ class Postgres:
         self._pool = pool
         self._settings = settings
         self._releasing: set[asyncio.Task[None]] = set()
+        POOL_TIMEOUTS.labels(_POOL)  # a counter begins at 0, or its first increase would not be seen
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["PoolConnectionProxy[asyncpg.Record]"]:

@@ -55,6 +55,8 @@ async def test_two_workers_count_as_one_and_a_dead_one_not_at_all(
         assert value(text, "shop_http_requests_total", route="/pid", status="200") == asked
         assert value(text, "shop_http_request_seconds_count", route="/pid") == asked
         assert value(text, "shop_pool_connections", pool="sample") == 10
+        started = value(text, "process_start_time_seconds")
+        assert started > 0
         assert (await program.get("/metrics")).status_code == 404
 
         victim = workers.pop()
@@ -64,6 +66,7 @@ async def test_two_workers_count_as_one_and_a_dead_one_not_at_all(
         assert replacement != victim
         assert value(text, "shop_pool_connections", pool="sample") == 10
         assert value(text, "shop_http_requests_total", route="/pid", status="200") == asked + asked_again
+        assert value(text, "process_start_time_seconds") == started
 
     ended = await program.ends(signal.SIGTERM)
     assert ended.code == 0

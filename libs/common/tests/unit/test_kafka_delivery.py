@@ -302,4 +302,5 @@ async def test_what_happened_is_counted() -> None:
     assert value("shop_event_failures_total", type=kind, kind="infrastructure") == 1
     assert value("shop_dead_letters_total", error="MalformedEvent") == 1
     assert value("shop_event_handler_seconds_count", type=kind) == 3
+    assert value("shop_event_age_seconds_count") == 1
     assert value("shop_events_in_flight") == 0

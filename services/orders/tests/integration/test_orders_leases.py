@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from pymongo.errors import AutoReconnect
 
 from shop_common.events.envelope import Event
@@ -173,7 +174,9 @@ async def test_what_another_relay_took_is_noticed_with_the_renewal(
     assert await relay.held() == ALL, "not asked for yet"
     relay._renew_at = 0
     assert await relay.held() == [shard for shard in ALL if shard != 3]
+    assert REGISTRY.get_sample_value("shop_outbox_shards") == len(ALL) - 1
     await relay.release()
+    assert REGISTRY.get_sample_value("shop_outbox_shards") == 0
     assert (await database["outbox_leases"].find_one({"_id": 3}) or {})["owner"] == "somebody"
     assert await ShardLeases(database).held() == [shard for shard in ALL if shard != 3]
 

@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from shop_common.events.envelope import Event
 from shop_common.events.users import TOPIC, UserRegistered, UserUpdated
@@ -168,6 +169,7 @@ async def test_a_relay_that_lost_its_session_raises_and_claims_anew(
 ) -> None:
     await insert(users, 20)
     await outbox.pending(50)
+    assert REGISTRY.get_sample_value("shop_outbox_shards") == SHARDS
     await postgres.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         "WHERE application_name = 'users-relay' AND datname = current_database()"
@@ -176,6 +178,7 @@ async def test_a_relay_that_lost_its_session_raises_and_claims_anew(
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)):
         await outbox.pending(50)
     assert outbox.claimed == frozenset()
+    assert REGISTRY.get_sample_value("shop_outbox_shards") == 0
     async with open_outbox(postgres, settings.postgres) as other:
         assert len(await other.pending(50)) == 20
         assert await outbox.pending(50) == []

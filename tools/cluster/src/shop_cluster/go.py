@@ -25,6 +25,7 @@ class GoProgram:
     name: str
     module: str
     package: str = "."
+    options: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -40,7 +41,7 @@ def build(program: GoProgram) -> Path:
             part = program.path.with_name(f"{program.path.name}.part")
             print(f"building {program.module}", flush=True)
             # Inside the module's own folder, so that its go.sum says what each dependency must be.
-            compile_program(program.package, part, module_source(program.module))
+            compile_program(program.package, part, module_source(program.module), *program.options)
             part.rename(program.path)
             print(f"built {program.name} in {time.monotonic() - started:.0f} s", flush=True)
     return program.path

@@ -27,7 +27,7 @@ def find_jaeger() -> Path | None:
 
 
 def require_jaeger() -> Path:
-    \"\"\"That one, or one built now.\"\"\"
+    """That one, or one built now."""
     return find_jaeger() or build()
 
 

@@ -73,6 +73,7 @@ class EventConsumer:
             handler_seconds=settings.handler_timeout_seconds,
         )
         self._membership: _Membership | None = None
+        REBUILDS.labels(group, "Stuck")  # a counter begins at 0, or its first increase would not be seen
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop` is set, then drain, commit and leave; cancelled, the same without draining.

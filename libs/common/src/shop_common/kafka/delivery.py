@@ -26,6 +26,12 @@ CONSUMED = Counter("shop_events_consumed_total", "Events done with", ["group", "
 FAILURES = Counter("shop_event_failures_total", "Failed tries", ["group", "type", "kind"])
 DEAD_LETTERS = Counter("shop_dead_letters_total", "Records put aside", ["group", "error"])
 HANDLER_SECONDS = Histogram("shop_event_handler_seconds", "Seconds of one try", ["group", "type"])
+AGE_SECONDS = Histogram(
+    "shop_event_age_seconds",
+    "From a change to the end of its event's handling",
+    ["group"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
+)
 IN_FLIGHT = Gauge("shop_events_in_flight", "Handlers running", ["group"], multiprocess_mode="livesum")
 
 _RETRY_SECONDS: Final = (0.1, 10.0)
@@ -92,6 +98,10 @@ class Delivery:
         self._transient: tuple[type[Exception], ...] = (*_INFRASTRUCTURE, *transient)
         self._slots = asyncio.Semaphore(at_once)
         self._handler_seconds = handler_seconds
+        # A counter begins at 0, or its first increase would not be seen.
+        DEAD_LETTERS.labels(group, MalformedEvent.__name__)
+        for kind in ("infrastructure", *(budget.kind for budget in (MALFORMED, DETERMINISTIC, UNCLASSIFIED))):
+            FAILURES.labels(group, "unknown", kind)
 
     @property
     def is_busy(self) -> bool:
@@ -125,6 +135,8 @@ class Delivery:
                     return False
             else:
                 CONSUMED.labels(self._group, label, outcome).inc()
+                if outcome == "handled":
+                    AGE_SECONDS.labels(self._group).observe((datetime.now(UTC) - event.time).total_seconds())
                 return True
 
     async def _handle(self, mailboxes: Mailboxes, event: Event) -> str:

@@ -22,6 +22,7 @@ FOLLOWER_LAG = Gauge(
     "shop_follower_lag_seconds", "Since when it is not known that everything was heard", multiprocess_mode="livemax"
 )
 FOLLOWER_REBUILDS = Counter("shop_follower_rebuilds_total", "Connections thrown away", ["reason"])
+FOLLOWER_REBUILDS.labels("Stuck")  # a counter begins at 0, or its first increase would not be seen
 
 _POLL_MS: Final = 500
 _POLL_RECORDS: Final = 1000

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 SENDS = Counter("shop_kafka_sends_total", "Records sent", ["topic", "outcome"])
 SEND_SECONDS = Histogram("shop_kafka_send_seconds", "Seconds from handing over to ack", ["topic"])
 REBUILDS = Counter("shop_kafka_producer_rebuilds_total", "Producers thrown away", ["reason"])
+REBUILDS.labels("timeout")  # a counter begins at 0, or its first increase would not be seen
 
 _LINGER_MS: Final = 5
 _MAX_RECORD_BYTES: Final = 2 * 1024 * 1024

@@ -34,6 +34,7 @@ class RateLimiter:
         self._shared = SharedCounts(self._leases, script, settings.key_prefix, settings.redis_seconds)
         self._local = LocalCounts()
         self._counted_in_lease = RATE_DECISIONS.labels("leased", "default", "allowed")
+        RATE_DECISIONS.labels("local", "default", "allowed")  # from 0 on, or its first increase would not be seen
 
     def try_take(self, client: str) -> Verdict | None:
         """Count one more request under the default policy, without waiting; None where `take` has to ask Redis."""

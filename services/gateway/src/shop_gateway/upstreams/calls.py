@@ -41,6 +41,7 @@ class Upstream:
         self._connections = settings.max_connections
         self._guards: dict[tuple[str, str], Guard] = {}
         self._retries = RetryBudget()
+        UPSTREAM_RETRIES.labels(name)  # a counter begins at 0, or its first increase would not be seen
 
     async def call(self, call: Call, seconds: float, *, optional: bool = False) -> Answer:
         """Any answer that is JSON or empty, whatever its status; UpstreamError (502, 503, 504) if there is none.

@@ -69,6 +69,8 @@ class Guard:
         self._limit = ConcurrencyLimit(connections)
         self._breaker_state = BREAKER_STATE.labels(upstream, method, route)
         self._concurrency_limit = CONCURRENCY_LIMIT.labels(upstream, method, route)
+        for reason in ("concurrency", "breaker"):
+            UPSTREAM_SPARED.labels(upstream, route, reason)  # from 0 on, or its first increase would not be seen
         self._show()
 
     def enter(self, *, optional: bool) -> Ticket:

@@ -17,6 +17,7 @@ from uuid import UUID
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from shop_common.mongo import Database
+from shop_common.outbox import SHARDS_HELD
 
 SHARDS: Final = 16
 COLLECTION: Final = "outbox_leases"
@@ -52,6 +53,7 @@ class ShardLeases:
         if is_due or len(self._held) < SHARDS:
             before, self._held = self._held, await self._look_and_take()
             if self._held != before:
+                SHARDS_HELD.set(len(self._held))
                 _logger.info("outbox shards leased", extra={"shards": self._held})
         if is_due:
             self._renew_at = time.monotonic() + _RENEW_SECONDS
@@ -85,6 +87,7 @@ class ShardLeases:
     async def release(self) -> None:
         """Let others have them now; where that fails, they wait for the leases to run out."""
         mine, self._held = self._held, []
+        SHARDS_HELD.set(0)
         if not mine:
             return
         try:

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from shop_common.events.envelope import Event
-from shop_common.outbox import OutboxRecord
+from shop_common.outbox import SHARDS_HELD, OutboxRecord
 from shop_common.postgres import Postgres
 from shop_common.settings import PostgresSettings
 from shop_users.store.outbox import CHANNEL, SHARDS, Nudge
@@ -80,6 +80,7 @@ class PostgresOutbox:
             raise
         if rows:
             self._claimed.update(row["shard"] for row in rows)
+            SHARDS_HELD.set(len(self._claimed))
             _logger.info("outbox shards claimed", extra={"shards": sorted(self._claimed)})
 
     async def _open_session(self) -> "asyncpg.Connection[asyncpg.Record]":
@@ -109,6 +110,7 @@ class PostgresOutbox:
 
     def _drop_session(self) -> None:
         self._claimed.clear()
+        SHARDS_HELD.set(0)
         if self._session is not None:
             self._session.terminate()
             self._session = None
