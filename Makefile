@@ -57,7 +57,7 @@ doctor: venv ## what this machine has and lacks
 
 ##@ The code
 
-.PHONY: test test-unit test-integration test-e2e test-faults test-mutations check check-models bench format openapi lock
+.PHONY: test test-unit test-integration test-e2e test-faults test-mutations check check-models docker-check bench format openapi lock
 test: venv ## all tests, with coverage; below 90 % fails
 	@rm -f .coverage .coverage.*
 	@$(PYTEST) --cov --cov-report= -n $(WORKERS) --dist loadscope --no-loadscope-reorder; tests=$$?; \
@@ -92,6 +92,9 @@ check: venv ## format, lint, types, imports, API style, known vulnerabilities: w
 
 check-models: venv ## prove the models in docs/models with spin, and see each fail without one of its rules
 	@$(PYTHON) tools/models/check.py
+
+docker-check: venv ## the Compose files checked, the images built, the services run from them on servers of this machine
+	@$(PYTHON) -m shop_cluster.containers.check
 
 bench: venv ## measure the gateway beside its peers, in minutes; one part with s=live, fastest, cached, fresh or idle
 	@PYTHONPATH=bench/src $(PYTHON) -m shop_bench $(s)

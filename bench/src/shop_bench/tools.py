@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from shop_cluster.failures import ClusterError
-from shop_cluster.jaeger import find_go
+from shop_cluster.go_programs import find_go
 from shop_cluster.missing import apt_get
 from shop_cluster.programs import run
 from shop_cluster.state import ROOT

