@@ -1,4 +1,4 @@
-"""`make docker-check`: build the images and run the services from them, closed as in Compose, on servers of this machine.
+"""`make docker-check`: build the images and run the services from them as Compose does, on servers of this machine.
 
 What it starts it ends, whatever happens; only images stay, where an engine was there before.
 """
@@ -9,12 +9,15 @@ import json
 import logging
 import os
 import shutil
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 from rich.table import Table
@@ -110,9 +113,7 @@ def _build(engine: Engine, compose: Compose) -> None:
 
 
 async def _start_servers(state: State) -> None:
-    async with asyncio.TaskGroup() as group:
-        for name in SERVERS:
-            group.create_task(ensure_server(state, name))
+    await asyncio.gather(*(ensure_server(state, name) for name in SERVERS))
     await ensure_databases(state)
 
 
@@ -148,12 +149,11 @@ def _require_closed(engine: Engine, compose: Compose, name: str) -> None:
         raise ClusterError(f"{name} is not closed: {'; '.join(wrong)}", remedy="docker-compose.yml, the Dockerfile")
 
 
-def complaints(found: Mapping[str, object], inspected: Mapping[str, Mapping[str, object]]) -> list[str]:
+def complaints(found: Mapping[str, object], inspected: Mapping[str, Any]) -> list[str]:
     """Where a container is not what it must be: by what is seen inside, and by what the engine says of it."""
     state, host = inspected["State"], inspected["HostConfig"]
-    health = state["Health"]
     told = {
-        "health": health["Status"] if isinstance(health, dict) else health,
+        "health": state["Health"]["Status"],
         "read-only root": host["ReadonlyRootfs"],
         "memory limit": bool(host["Memory"]),
         "restarts": inspected["RestartCount"],
@@ -216,6 +216,7 @@ def _take_down(compose: Compose) -> None:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was started is ended
     logging.disable()  # clients log each refused attempt while a server starts
     started = time.monotonic()
     with failing_clearly():

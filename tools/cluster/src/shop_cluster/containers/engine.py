@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from shop_cluster.failures import ClusterError
 from shop_cluster.programs import run
@@ -42,7 +43,7 @@ class Engine:
             return self.docker("version", "--format", "{{.Server.Version}}")
         return ""
 
-    def inspect(self, name: str) -> dict[str, dict[str, object]]:
+    def inspect(self, name: str) -> dict[str, Any]:
         (found,) = json.loads(self.docker("inspect", name))
         return dict(found)
 
