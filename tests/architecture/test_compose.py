@@ -76,7 +76,7 @@ def test_ports_are_on_the_loopback_and_can_be_moved() -> None:
 
 
 def test_everyone_waits_for_what_they_need() -> None:
-    """A server until it is healthy, a one-shot until it has ended well; a one-shot nobody waits for fails `up --wait`."""
+    """A server until it is healthy, a one-shot until it ended well; one that nobody waits for fails `up --wait`."""
     once = {name for name, service in SERVICES.items() if service["restart"] == "no" and "profiles" not in service}
     conditions = {
         (need, how["condition"])

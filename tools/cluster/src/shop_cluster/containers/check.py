@@ -93,8 +93,8 @@ def check() -> None:
         with step(f"a registration, a login, {ORDERS} orders"):
             _order(state)
         with step("the profiles load and tools"):
-            load = compose.run("run", "--rm", "--no-deps", "--env", f"LOAD_SECONDS={LOAD_SECONDS}", "load")
-            compose.run("run", "--rm", "--no-deps", "replay", "users-worker", "--dry-run")
+            load = compose.run("run", "--rm", "--no-TTY", "--no-deps", "--env", f"LOAD_SECONDS={LOAD_SECONDS}", "load")
+            compose.run("run", "--rm", "--no-TTY", "--no-deps", "replay", "users-worker", "--dry-run")
         print(f"  {load.strip().splitlines()[-1]}")
         table = _table(engine, compose, moments)
         with step("a stop"):
