@@ -73,7 +73,7 @@ k8s-policies: venv ## write docs/k8s-policies.md anew; after any change of a pol
 
 ##@ The code
 
-.PHONY: test test-unit test-integration test-e2e test-faults test-mutations check check-models monitoring-check bench format openapi lock
+.PHONY: test test-unit test-integration test-e2e test-faults test-mutations check check-models monitoring-check docker-check bench format openapi lock
 test: venv ## all tests, with coverage; below 90 % fails
 	@rm -f .coverage .coverage.*
 	@$(PYTEST) --cov --cov-report= -n $(WORKERS) --dist loadscope --no-loadscope-reorder; tests=$$?; \
@@ -111,6 +111,9 @@ check-models: venv ## prove the models in docs/models with spin, and see each fa
 
 monitoring-check: venv ## alerts and their tests with promtool, the collector's configuration with a collector
 	@$(PYTHON) tools/monitoring/check.py
+
+docker-check: venv ## the Compose files checked, the images built, the services run from them on servers of this machine
+	@$(PYTHON) -m shop_cluster.containers.check
 
 bench: venv ## measure the gateway beside its peers, in minutes; one part with s=live, fastest, cached, fresh or idle
 	@PYTHONPATH=bench/src $(PYTHON) -m shop_bench $(s)

@@ -1,6 +1,7 @@
 """The command line: `python -m shop_cluster up|down|nuke|status|logs|urls|seed|trace|dev|doctor`."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import subprocess
@@ -193,10 +194,12 @@ def dev() -> None:
     """Start everything, then restart services as their source changes."""
     up()
     screens.console.print("\nwatching libs/ and services/ (Ctrl-C ends the watching; the cluster stays up)")
-    try:
-        watch(checkout_state(), screens.console)
-    except KeyboardInterrupt:
-        return
+    with contextlib.suppress(KeyboardInterrupt), screens.failing_clearly():
+        state = checkout_state()
+        if _running_mode(state) == Mode.DOCKER:
+            docker.compose(state, "watch", override=docker.FOR_DEVELOPMENT)
+        else:
+            watch(state, screens.console)
 
 
 @app.command()

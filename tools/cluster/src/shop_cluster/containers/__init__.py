@@ -1,0 +1,1 @@
+"""`make docker-check`: the images built, and the services run from them."""
