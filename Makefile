@@ -73,7 +73,7 @@ k8s-policies: venv ## write docs/k8s-policies.md anew; after any change of a pol
 
 ##@ The code
 
-.PHONY: test test-unit test-integration test-e2e test-faults test-mutations check check-models monitoring-check docker-check bench format openapi lock
+.PHONY: test test-unit test-integration test-e2e test-faults test-mutations check check-models monitoring-check docker-check bench format openapi configuration lock
 test: venv ## all tests, with coverage; below 90 % fails
 	@rm -f .coverage .coverage.*
 	@$(PYTEST) --cov --cov-report= -n $(WORKERS) --dist loadscope --no-loadscope-reorder; tests=$$?; \
@@ -98,12 +98,14 @@ test-mutations: venv ## break each mechanism on purpose and see which oracle not
 	@$(PYTEST) -v --faults mutations \
 	  $(if $(s),'tests/faults/test_mutants.py::test_a_broken_mechanism_is_noticed[$(s)]',tests/faults/test_mutants.py -n $(WORKERS))
 
-check: venv ## format, lint, types, imports, API style, known vulnerabilities: what CI runs
+check: venv ## format, lint, types, imports, API style, configuration, workflows, known vulnerabilities: what CI runs
 	.venv/bin/ruff format --check $(CODE)
 	.venv/bin/ruff check $(CODE)
 	.venv/bin/mypy $(CODE)
 	.venv/bin/lint-imports
 	tools/openapi/lint.sh
+	$(PYTHON) tools/configuration/reference.py --check
+	.venv/bin/zizmor --quiet --offline .github
 	$(PYTHON) tools/audit/audit.py
 
 check-models: venv ## prove the models in docs/models with spin, and see each fail without one of its rules
@@ -125,6 +127,9 @@ format: venv ## put the code into its format
 openapi: venv ## merge the services' documents into the gateway's; after any change of a public API
 	$(PYTHON) tools/openapi/merge.py
 
-lock: venv ## compile requirements.lock anew from the pyproject files
+configuration: venv ## write docs/configuration.md from the settings classes; after any change of one
+	$(PYTHON) tools/configuration/reference.py
+
+lock: venv ## compile requirements.lock anew from the pyproject files; newer versions with a=--upgrade
 	.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --all-extras $(OURS:%=--no-emit-package %) --group dev pyproject.toml $(PACKAGES:=/pyproject.toml) -o requirements.lock
+	  --all-extras $(OURS:%=--no-emit-package %) --group dev pyproject.toml $(PACKAGES:=/pyproject.toml) -o requirements.lock $(a)

@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic_settings import (
@@ -54,7 +55,7 @@ def _http_url_or_nothing(value: str) -> str:
     return _http_url(value) if value else ""
 
 
-HttpUrlText = Annotated[str, AfterValidator(_http_url)]
+HttpUrlText = Annotated[str, AfterValidator(_http_url), WithJsonSchema({"type": "string", "format": "uri"})]
 SigningKey = Annotated[SecretStr, Field(min_length=_MIN_KEY_CHARACTERS)]
 
 
@@ -66,10 +67,13 @@ class Block(BaseModel):
 
 class HttpServerSettings(Block):
     host: str = "127.0.0.1"
+    """Address listened on; 0.0.0.0 in a container."""
     port: Port = 8000
+    """Port listened on."""
     metrics_port: Port | None = None
     """Where `/metrics` is served instead, for a process whose own port is public."""
     workers: int = Field(default=1, ge=1, le=64)
+    """Processes that share the port."""
     limit_concurrency: int = Field(default=1000, ge=1)
     """Requests under way per worker above which the next is answered 503."""
     max_connections: int = Field(default=4000, ge=1, le=1_000_000)
@@ -77,11 +81,13 @@ class HttpServerSettings(Block):
     limit_max_requests: int = Field(default=1_000_000, ge=1)
     """Requests after which a worker is recycled, plus a tenth of jitter; only with several workers."""
     keep_alive_seconds: int = Field(default=75, ge=1, le=3600)
+    """How long a connection may be idle."""
     drain_seconds: float = Field(default=0, ge=0, le=300)
     """Served on, though not ready, after the signal to stop: what a balancer takes to notice."""
     graceful_seconds: int = Field(default=15, ge=1, le=300)
     """What requests under way have after that."""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024, le=16 * 1024 * 1024)
+    """A longer body is refused with 413."""
     body_seconds: Seconds = 10
     """How long a client may take to send its body before it gets 408."""
     deadline_seconds: Seconds = 10
@@ -89,17 +95,35 @@ class HttpServerSettings(Block):
 
 
 class HttpClientSettings(Block):
+    """A pool of connections to one upstream, in each process."""
+
     connect_seconds: Seconds = 0.5
+    """Of connecting, and of waiting for a free connection."""
     total_seconds: Seconds = 5
+    """Of one call, where its deadline is not nearer."""
     max_connections: int = Field(default=200, ge=1, le=10_000)
+    """Connections at most."""
     max_idle_per_host: int = Field(default=100, ge=1, le=10_000)
+    """Connections kept for the next call."""
     idle_seconds: Seconds = 4
     """Shorter than servers drain: one that closes tells only those connections that are used meanwhile."""
 
 
 class _PoolSettings(Block):
+    """A pool of connections, in each process."""
+
     min_size: int = Field(default=2, ge=0, le=500)
+    """Connections kept open."""
     max_size: int = Field(default=10, ge=1, le=500)
+    """Connections at most; who needs one more waits."""
+    connect_seconds: Seconds = 5
+    """Of opening a connection."""
+    acquire_seconds: Seconds = 2
+    """Of waiting for a connection before the answer is 503."""
+    command_seconds: Seconds = 5
+    """Of one statement or command."""
+    idle_seconds: Seconds = 300
+    """After which a connection that nobody used is closed."""
 
     @model_validator(mode="after")
     def _sizes_in_order(self) -> Self:
@@ -110,29 +134,31 @@ class _PoolSettings(Block):
 
 class PostgresSettings(_PoolSettings):
     dsn: str = Field(pattern=r"^postgres(ql)?://", repr=False)
+    """Of PostgreSQL itself or of a pooler in session mode: relays hold locks in their sessions."""
     password: SecretStr | None = None
-    connect_seconds: Seconds = 5
-    acquire_seconds: Seconds = 2
-    command_seconds: Seconds = 5
-    idle_seconds: Seconds = 300
+    """In place of one in the DSN."""
 
 
 class MongoSettings(_PoolSettings):
     url: SecretStr
+    """As in mongodb://mongo:27017/?replicaSet=rs0."""
     database: str = Field(pattern=r"^[A-Za-z0-9_-]{1,63}$")
+    """Its name."""
     max_size: int = Field(default=50, ge=1, le=500)
-    connect_seconds: Seconds = 5
-    acquire_seconds: Seconds = 2
-    command_seconds: Seconds = 5
-    idle_seconds: Seconds = 300
+    """Connections at most, each with a thread; who needs one more waits."""
 
 
 class RedisSettings(Block):
     url: SecretStr
+    """As in redis://redis:6379/0."""
     max_connections: int = Field(default=50, ge=1, le=10_000)
+    """In each process."""
     acquire_seconds: Seconds = 0.5
+    """Of waiting for a connection."""
     command_seconds: Seconds = 0.5
+    """Of connecting, and of one command."""
     idle_check_seconds: Seconds = 30
+    """A connection idle for so long is tried before it is used."""
 
 
 class TracingSettings(Block):
@@ -149,17 +175,21 @@ class TracingSettings(Block):
 
 class TokenSettings(Block):
     issuer: str = Field(default="https://shop.example", min_length=1)
+    """The claim `iss`; the same in every service."""
     audience: str = Field(default="shop", min_length=1)
+    """The claim `aud`; the same in every service."""
 
 
 class VerifierSettings(TokenSettings):
     jwks_url: HttpUrlText
+    """Where the public keys are: the users service's /.well-known/jwks.json."""
 
 
 class ServiceSettings(BaseSettings):
     """What every process has; services add their backends."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least that is logged; one JSON object a line on standard output."""
     http: HttpServerSettings = HttpServerSettings()
     tracing: TracingSettings = TracingSettings()
 

@@ -26,15 +26,20 @@ class EdgeTokenSettings(TokenSettings):
 
 class QuotaSettings(Block):
     requests: int = Field(default=100, ge=1, le=1_000_000)
+    """How many may be spent at once; they come back evenly."""
     window_seconds: int = Field(default=60, ge=1, le=86_400)
+    """In which a spent quota has come back."""
 
 
 class RateLimitSettings(QuotaSettings):
+    """Requests of a user, or of an address without a token, over all gateways together."""
+
     login: QuotaSettings = QuotaSettings(requests=10)
     """Logins from one address."""
     registration: QuotaSettings = QuotaSettings(requests=5)
     """Registrations from one address."""
     key_prefix: str = "shop:gateway:rate:"
+    """Of its keys in Redis."""
     redis_seconds: Seconds = 0.5
     """How long Redis may take before the process counts by itself."""
 
@@ -57,16 +62,20 @@ class CacheSettings(Block):
     shared_seconds: Seconds = 60
     """How long Redis keeps it."""
     key_prefix: str = "shop:gateway:cache:"
+    """Of its keys in Redis."""
     redis_seconds: Seconds = 0.1
     """How long Redis may take before it is done without."""
 
 
 class StreamSettings(Block):
+    """Server-sent events."""
+
     per_user: int = Field(default=5, ge=1, le=1000)
     """In each process."""
     per_process: int = Field(default=3000, ge=1, le=1_000_000)
     """Each takes a connection: `HTTP__MAX_CONNECTIONS` has to be larger."""
     heartbeat_seconds: Seconds = 15
+    """How often a stream that has nothing to tell says that it is there."""
 
 
 class CorsSettings(Block):
@@ -83,6 +92,7 @@ class DeadlineSettings(Block):
     dashboard_seconds: Seconds = 1.0
     """From the request's arrival to the dashboard's last section."""
     section_seconds: Seconds = 0.8
+    """Of one section's call."""
 
 
 class Settings(ServiceSettings):
@@ -91,7 +101,9 @@ class Settings(ServiceSettings):
     http: HttpServerSettings = HttpServerSettings(metrics_port=8010)
     """Its own port is public, so its metrics are elsewhere."""
     users_url: HttpUrlText
+    """Where the users service is."""
     orders_url: HttpUrlText
+    """Where the orders service is."""
     redis: RedisSettings
     tokens: EdgeTokenSettings = EdgeTokenSettings()
     rate_limit: RateLimitSettings = RateLimitSettings()

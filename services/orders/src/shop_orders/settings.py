@@ -36,4 +36,4 @@ class Settings(RestoreSettings):
     http: OrdersHttpSettings = OrdersHttpSettings()
     tokens: VerifierSettings
     cursor_key: SigningKey
-    """Signs the cursors of lists; at least 32 characters."""
+    """Signs the cursors of lists; the same in all replicas."""

@@ -23,17 +23,28 @@ class AdminSettings(Block):
     """The first administrator, made by the migrate command."""
 
     email: EmailStr
+    """Their address."""
     username: str = Field(default="admin", pattern=r"^[A-Za-z0-9._-]{3,50}$")
+    """Their name."""
     password: SecretStr = Field(min_length=8, max_length=128)
+    """Their first one; where there is an administrator already, nothing is changed."""
 
 
 class SmtpSettings(Block):
+    """The mail server."""
+
     host: str = Field(min_length=1)
+    """Its name or address."""
     port: Port = 587
+    """Its port."""
     security: Literal["none", "starttls", "tls"] = "none"
+    """Whether the conversation is encrypted, and from when on."""
     username: str | None = None
+    """For its login; without one there is none."""
     password: SecretStr | None = None
+    """For its login."""
     sender: EmailStr = "welcome@shop.example"
+    """Whom mails are from."""
     timeout_seconds: Seconds = 5
     """Of each step of the conversation."""
 
@@ -68,5 +79,6 @@ class Settings(DatabaseSettings, KeySettings):
     kafka: KafkaSettings
     tokens: TokenSettings = TokenSettings()
     cursor_key: SigningKey
+    """Signs the cursors of lists; the same in all replicas."""
     smtp: SmtpSettings | None = None
     """Where welcome mails go; without it none are sent."""

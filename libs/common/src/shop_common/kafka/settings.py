@@ -9,6 +9,7 @@ class KafkaSettings(Block):
     bootstrap_servers: str = Field(pattern=r"^[^\s,:]+:[0-9]{1,5}(,[^\s,:]+:[0-9]{1,5})*$")
     """`host:port`, or several with commas between."""
     client_id: str = Field(default="shop", min_length=1, max_length=100)
+    """What the brokers' logs and quotas call this process."""
     request_timeout_ms: int = Field(default=10_000, ge=1000, le=60_000)
     """Of one request to a broker; the group's own requests are longer, since a rebalance is."""
     send_timeout_seconds: Seconds = 10
@@ -16,6 +17,7 @@ class KafkaSettings(Block):
     session_timeout_ms: int = Field(default=10_000, ge=6000, le=300_000)
     """After which a member that is not heard of loses its partitions."""
     handlers_at_once: int = Field(default=64, ge=1, le=1000)
+    """Users whose events a consumer handles at once."""
     handler_timeout_seconds: Seconds = 30
     """Of one call of a handler; its expiry counts as trouble with the infrastructure."""
     drain_seconds: float = Field(default=10, gt=0, le=15)
