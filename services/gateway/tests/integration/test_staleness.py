@@ -92,8 +92,8 @@ async def test_what_is_a_little_too_old_is_answered_and_asked_for_meanwhile(
 async def test_many_who_ask_at_once_are_one_question(
     open_gateway: Any, users: Any, orders: Any, bearer: dict[str, str], act: Any, hold: Any, issuer: Any
 ) -> None:
-    # However slowly they come, none comes when more than half of the first one's time has gone.
-    gateway = await open_gateway(deadlines={"dashboard_seconds": 50, "section_seconds": 50})
+    # However slowly they come: half of the first one's time has not gone, nor half of the time for which it is fresh.
+    gateway = await open_gateway(cache=age(600, 600, 600), deadlines={"dashboard_seconds": 50, "section_seconds": 50})
     held = hold()
     users.on(PROFILE, act.answer({"id": USER_ID}, held=held))
     stay = [asyncio.create_task(gateway.get(BOARD, headers=bearer)) for _ in range(20)]
