@@ -63,7 +63,8 @@ def test_the_page_is_what_the_classes_say(reference: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "complaint"), [(RenamedField, "run `make configuration`"), (SilentField, "nobody_knows has no docstring")]
+    ("settings", "complaint"),
+    [(RenamedField, "run `make configuration`"), (SilentField, "nobody_knows has no docstring")],
 )
 def test_a_changed_class_fails_the_check(
     reference: ModuleType, monkeypatch: pytest.MonkeyPatch, settings: type[ServiceSettings], complaint: str
@@ -74,9 +75,7 @@ def test_a_changed_class_fails_the_check(
         reference.main()
 
 
-def test_a_changed_page_fails_the_check(
-    reference: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_changed_page_fails_the_check(reference: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     page = tmp_path / "configuration.md"
     page.write_text(reference.PAGE.read_text().replace("`8002`", "`8003`"))
     monkeypatch.setattr(reference, "PAGE", page)

@@ -35,16 +35,20 @@ PROCESSES: Processes = {
 HEAD = """\
 # Configuration
 
-Made by `make configuration` of the classes in `services/*/src/*/settings.py`; `make check` fails while this page is not what they say.
+Made by `make configuration` of the classes in `services/*/src/*/settings.py`; `make check` fails while this page is not
+what they say.
 
-- A variable is the service's prefix, then the names of blocks and field with two underscores between them. Where a process is given an unknown name
-  inside a block, a bad value, or lacks a required one, it ends with code 78 and one line for each mistake, which names the variable and never shows its value.
-- **A file may stand for each variable**: in `/run/secrets`, or where `<PREFIX>SECRETS_DIR` says, named like the variable in lower case. The environment wins
-  over a file. What is marked as secret belongs into files.
-- **Required** means: without a default. *With others* means: required as soon as another variable of its block is set; without any, the block is off.
-- Lists are JSON, as in `["10.0.0.0/8"]`. Seconds may have decimals. "In each process" counts every worker of every replica.
-- *Read by* names the modules, as in `python -m shop_users.app`; those that serve nothing take the variables of every process and do nothing with them.
-  `python -m shop_common.kafka.topics` reads no variables, only its arguments.
+- A variable is the service's prefix, then the names of blocks and field with two underscores between them. Where a
+  process is given an unknown name inside a block or a bad value, or lacks a required one, it ends with code 78 and one
+  line for each mistake, which names the variable and never shows its value.
+- **A file may stand for each variable**: in `/run/secrets`, or where `<PREFIX>SECRETS_DIR` says, named like the
+  variable in lower case. The environment wins over a file. What is marked as secret belongs into files.
+- **Required** means: without a default. *With others* means: required as soon as another variable of its block is set;
+  without any, the block is off.
+- Lists are JSON, as in `["10.0.0.0/8"]`. Seconds may have decimals. "In each process" counts every worker of every
+  replica.
+- *Read by* names the modules, as in `python -m shop_users.app`; those that serve nothing take the variables of every
+  process and do nothing with them. `python -m shop_common.kafka.topics` reads no variables, only its arguments.
 - The images' health check asks the port in `PORT`, which has to be the service's `HTTP__PORT`.
 """
 FORMATS = {
@@ -95,7 +99,7 @@ def _table(commands: Mapping[str, type[ServiceSettings]]) -> str:
 def variables(
     model: type[BaseModel], prefix: str, default: BaseModel | None = None, *, optional: bool = False
 ) -> Iterator[Variable]:
-    """Of a class and its blocks, a row for what is said of a block too; `default` has values that are not the fields'."""
+    """Of a class and its blocks, with a row for what is said of a block; `default` may have other values than they."""
     schema = model.model_json_schema()["properties"]
     docstrings = _docstrings(model)
     for name, field in model.model_fields.items():
@@ -173,17 +177,21 @@ def _shape(schema: Mapping[str, Any]) -> str:
     match schema["type"]:
         case "array":
             return f"list of: {_shape(schema['items'])}"
-        case "integer":
-            return _bounded("whole number", schema)
-        case "number":
-            return _bounded("number", schema)
+        case "integer" | "number" as kind:
+            return _bounded("whole number" if kind == "integer" else kind, schema)
+    return _text(schema)
+
+
+def _text(schema: Mapping[str, Any]) -> str:
     shape = FORMATS[schema["format"]] if "format" in schema else "text"
+    least, most = schema.get("minLength", 0), schema.get("maxLength")
     if "pattern" in schema:
-        return f"{shape} matching `{schema['pattern']}`"
-    least, most = schema.get("minLength"), schema.get("maxLength")
-    if most is not None:
-        return f"{shape} of {least} to {most} characters"
-    return f"{shape} of {least} characters or more" if least is not None and least > 1 else shape
+        shape += f" matching `{schema['pattern']}`"
+    elif most is not None:
+        shape += f" of {least} to {most} characters"
+    elif least > 1:
+        shape += f" of {least} characters or more"
+    return shape
 
 
 def _bounded(shape: str, schema: Mapping[str, Any]) -> str:
