@@ -25,7 +25,7 @@ def bad_objects(objects: list[Object]) -> list[BadObject]:
         return found
 
     root = take("Deployment", "gateway")
-    root_pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "root", "namespace": "shop"}}
+    root_pod: Object = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "root", "namespace": "shop"}}
     root_pod["spec"] = dig(root, "spec", "template", "spec")
     root_pod["spec"]["securityContext"] = {"runAsUser": 0}
     typo = take("Deployment", "users")

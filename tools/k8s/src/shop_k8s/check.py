@@ -31,13 +31,14 @@ def check() -> None:
         return result
 
     def judge(name: str, work: Callable[[], list[Failure]]) -> None:
-        failures.extend(step(name, work, lambda found: f": {len(found)} failures" if found else ": fine"))
+        found = step(name, work, lambda found: f": {len(found)} failures" if found else ": fine")
+        failures.extend(found)
 
-    with copied_tree() as tree, ThreadPoolExecutor(1) as builder:
+    with copied_tree() as tree, ThreadPoolExecutor(1) as builder, ThreadPoolExecutor(1) as fetcher:
         # One after the other, each with all processors: two at once would compile the same packages twice.
         kustomize = builder.submit(go.build, tools.KUSTOMIZE)
         kubeconform = builder.submit(go.build, tools.KUBECONFORM)
-        definitions = builder.submit(fetch_definitions)
+        definitions = fetcher.submit(fetch_definitions)
         kube_score = builder.submit(go.build, tools.KUBE_SCORE)
         judge("settings in docker-compose.yml", compose_failures)
         step("waiting for kustomize", kustomize.result)

@@ -22,18 +22,18 @@ from shop_k8s.schemas import distinct
 
 MODULES: Final = {
     "github.com/cloudnative-pg/cloudnative-pg@v1.27.1": ("config/crd/bases/postgresql.cnpg.io_clusters.yaml",),
-    "github.com/external-secrets/external-secrets@v1.0.0": (
+    "github.com/external-secrets/external-secrets@v1.3.2": (
         "config/crds/bases/external-secrets.io_externalsecrets.yaml",
     ),
-    "github.com/kedacore/keda/v2@v2.18.1": ("config/crd/bases/keda.sh_scaledobjects.yaml",),
-    "github.com/percona/percona-server-mongodb-operator@v1.21.1": (
+    "github.com/kedacore/keda/v2@v2.21.0": ("config/crd/bases/keda.sh_scaledobjects.yaml",),
+    "github.com/percona/percona-server-mongodb-operator@v1.22.0": (
         "config/crd/bases/psmdb.percona.com_perconaservermongodbs.yaml",
     ),
-    "github.com/prometheus-operator/prometheus-operator@v0.86.2": (
+    "github.com/prometheus-operator/prometheus-operator@v0.85.0": (
         "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
         "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
     ),
-    "sigs.k8s.io/gateway-api@v1.4.1": ("config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",),
+    "sigs.k8s.io/gateway-api@v1.6.3": ("config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",),
 }
 WITHOUT_SCHEMA: Final = {"kafka.strimzi.io"}
 """Strimzi is no Go module and publishes its definitions nowhere else that a package client reaches."""
@@ -102,7 +102,7 @@ def validate_custom(kubeconform: Path, definitions: Path, builds: Iterable[Build
     if not asked:
         return CustomResult([], 0, left_out)
     names = {(found["kind"], found["metadata"]["name"]): builds for found, builds in asked}
-    command = [kubeconform, "-strict", "-output", "json", "-schema-location", f"{definitions}/{_SCHEMA_FILE}", "-"]
+    command = [str(kubeconform), "-strict", "-output", "json", "-schema-location", f"{definitions}/{_SCHEMA_FILE}", "-"]
     text = "\n---\n".join(json.dumps(found) for found, _ in asked)
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     try:

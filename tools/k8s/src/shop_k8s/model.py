@@ -90,7 +90,8 @@ class Pod:
     @property
     def main(self) -> Object:
         """The container that the pod is there for."""
-        return many(self.spec, "containers")[0]
+        main: Object = many(self.spec, "containers")[0]
+        return main
 
     @property
     def command(self) -> list[str]:

@@ -26,7 +26,7 @@ _KEEP_FOR_EVER: Final = {"retention.ms": "-1"}
 _LARGER: Final = {"max.message.bytes": str(2 * 1024 * 1024)}
 
 
-def wanted_topics() -> dict[str, Mapping[str, str]]:
+def wanted_topics() -> Mapping[str, Mapping[str, str]]:
     """Every topic and what it is set to; each has `PARTITIONS` partitions."""
     letters = {dead_letter_topic(group): _KEEP_FOR_EVER | _LARGER for group in GROUPS}
     return dict.fromkeys(_EVENT_TOPICS, _KEEP_FOR_EVER) | letters
