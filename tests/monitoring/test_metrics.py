@@ -1,4 +1,4 @@
-"""Every query of the alerts and dashboards asks for what the running services export: names, labels and their values."""
+"""Every query of the alerts and dashboards asks for what the running services export: names, labels and values."""
 
 import json
 import re
