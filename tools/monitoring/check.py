@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from filelock import FileLock
@@ -38,7 +38,7 @@ COLLECTOR = MONITORING / "collector"
 PROMTOOL = go.GoProgram(
     "promtool", "github.com/prometheus/prometheus@v0.312.0", "./cmd/promtool", ("-tags", "remove_all_sd")
 )
-BUILDER = go.GoProgram("ocb", "go.opentelemetry.io/collector/cmd/builder@v0.140.0")
+BUILDER = go.GoProgram("ocb", "go.opentelemetry.io/collector/cmd/builder@v0.139.0")
 PATIENCE_SECONDS = 30
 FAILED, SLOW = "f" * 32, "e" * 32
 ORDINARY = {hashlib.md5(b"%d" % number, usedforsecurity=False).hexdigest() for number in range(200)}
@@ -76,7 +76,11 @@ def build_collector() -> Path:
         if not target.exists():
             started = time.monotonic()
             builder = go.build(BUILDER)
-            environment = {**os.environ, "CGO_ENABLED": "0", "PATH": f"{Path(go.find_go()).parent}:{os.environ['PATH']}"}
+            environment = {
+                **os.environ,
+                "CGO_ENABLED": "0",
+                "PATH": f"{Path(go.find_go()).parent}:{os.environ['PATH']}",
+            }
             with TemporaryDirectory(prefix="shop-collector-") as name:
                 print("building a collector", flush=True)
                 own = yaml.safe_load(manifest.read_text())
@@ -132,7 +136,13 @@ def traces() -> bytes:
     def span(trace_id: str, seconds: float, code: int) -> dict[str, Any]:
         ends = str(now + int(seconds * 1e9))
         times = {"startTimeUnixNano": str(now), "endTimeUnixNano": ends}
-        return {"traceId": trace_id, "spanId": trace_id[:16], "name": "GET", "kind": 2, "status": {"code": code}} | times
+        return {
+            "traceId": trace_id,
+            "spanId": trace_id[:16],
+            "name": "GET",
+            "kind": 2,
+            "status": {"code": code},
+        } | times
 
     spans = [*(span(each, 0.01, 0) for each in sorted(ORDINARY)), span(FAILED, 0.01, 2), span(SLOW, 1, 0)]
     return json.dumps({"resourceSpans": [{"resource": {}, "scopeSpans": [{"spans": spans}]}]}).encode()
@@ -145,7 +155,7 @@ class Sink(ThreadingHTTPServer):
         super().__init__((HOST, 0), _Take)
         self.seen: set[str] = set()
 
-    def __enter__(self) -> "Sink":
+    def __enter__(self) -> Self:
         Thread(target=self.serve_forever, daemon=True).start()
         return self
 
@@ -157,7 +167,7 @@ class Sink(ThreadingHTTPServer):
 class _Take(BaseHTTPRequestHandler):
     server: Sink
 
-    def do_POST(self) -> None:  # noqa: N802 - the library's name
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         message = ExportTraceServiceRequest.FromString(gzip.decompress(body))
         spans = [span for each in message.resource_spans for scope in each.scope_spans for span in scope.spans]

@@ -31,6 +31,18 @@ def rate(metric: str, by: str) -> str:
     return f"sum by ({by}) (rate({metric}[$__rate_interval]))"
 
 
+def rates(metric: str, by: str) -> dict[str, str]:
+    return {_legend(by): rate(metric, by)}
+
+
+def slowest(histogram: str, by: str) -> dict[str, str]:
+    return {_legend(by): quantile(0.99, histogram, f"le, {by}")}
+
+
+def _legend(by: str) -> str:
+    return " ".join(f"{{{{{label}}}}}" for label in by.split(", "))
+
+
 def quantile(share: float, histogram: str, by: str = "le") -> str:
     """`histogram` is a name with its selector; the buckets' suffix is put between."""
     name, brace, selector = histogram.partition("{")
@@ -52,16 +64,16 @@ GATEWAY = Dashboard(
     "Shop / gateway",
     {"route": "shop_http_requests_total"},
     [
-        Panel("Error budgets left, 30 days", "percentunit", {slo: budget_left(slo) for slo in ("availability", "latency")}),
+        Panel(
+            "Error budgets left, 30 days", "percentunit", {slo: budget_left(slo) for slo in ("availability", "latency")}
+        ),
         Panel(
             "Burn rates (1: as fast as it may)",
             "none",
             {"{{slo}} 1 h": "slo:burn_rate:1h", "{{slo}} 6 h": "slo:burn_rate:6h", "{{slo}} 3 d": "slo:burn_rate:3d"},
         ),
         Panel(
-            "Requests by status",
-            "reqps",
-            {"{{status}}": rate('shop_http_requests_total{job="gateway",route=~"$route"}', "status")},
+            "Requests by status", "reqps", rates('shop_http_requests_total{job="gateway",route=~"$route"}', "status")
         ),
         Panel("Latency", "s", quantiles('shop_http_request_seconds{job="gateway",route=~"$route"}')),
         Panel(
@@ -81,7 +93,7 @@ GATEWAY = Dashboard(
                 "at once": "sum(rate(shop_gateway_at_once_total[$__rate_interval]))",
             },
         ),
-        Panel("Calls to upstreams, p99", "s", {"{{upstream}} {{route}}": quantile(0.99, "shop_gateway_upstream_seconds", "le, upstream, route")}),
+        Panel("Calls to upstreams, p99", "s", slowest("shop_gateway_upstream_seconds", "upstream, route")),
         Panel(
             "Calls to upstreams by outcome",
             "reqps",
@@ -101,9 +113,13 @@ GATEWAY = Dashboard(
             "none",
             {"{{upstream}} {{method}} {{route}}": "min by (upstream, method, route) (shop_gateway_concurrency_limit)"},
         ),
-        Panel("Sections read, to be kept", "ops", {"{{level}} {{outcome}}": rate("shop_gateway_fills_total", "level, outcome")}),
-        Panel("Since when not all changes are known", "s", {"{{instance}}": 'max by (instance) (shop_follower_lag_seconds{job="gateway"})'}),
-        Panel("Changes heard", "ops", {"{{instance}} {{topic}}": rate("shop_gateway_changes_total", "instance, topic")}),
+        Panel("Sections read, to be kept", "ops", rates("shop_gateway_fills_total", "level, outcome")),
+        Panel(
+            "Since when not all changes are known",
+            "s",
+            {"{{instance}}": 'max by (instance) (shop_follower_lag_seconds{job="gateway"})'},
+        ),
+        Panel("Changes heard", "ops", rates("shop_gateway_changes_total", "instance, topic")),
         Panel(
             "Streams",
             "none",
@@ -116,7 +132,9 @@ GATEWAY = Dashboard(
             "Rate limits",
             "reqps",
             {
-                "{{source}} {{policy}} {{decision}}": rate("shop_gateway_rate_decisions_total", "source, policy, decision"),
+                "{{source}} {{policy}} {{decision}}": rate(
+                    "shop_gateway_rate_decisions_total", "source, policy, decision"
+                ),
                 "clients with leases": "sum(shop_gateway_rate_leases)",
             },
         ),
@@ -127,17 +145,19 @@ SERVICES = Dashboard(
     "Shop / services",
     {"job": "shop_http_requests_total"},
     [
-        Panel("Requests", "reqps", {"{{job}}": rate('shop_http_requests_total{job=~"$job"}', "job")}),
+        Panel("Requests", "reqps", rates('shop_http_requests_total{job=~"$job"}', "job")),
         Panel(
-            "Answers 5xx",
-            "reqps",
-            {"{{job}} {{route}} {{status}}": rate('shop_http_requests_total{job=~"$job",status=~"5.."}', "job, route, status")},
+            "Answers 5xx", "reqps", rates('shop_http_requests_total{job=~"$job",status=~"5.."}', "job, route, status")
         ),
         Panel("Latency", "s", quantiles('shop_http_request_seconds{job=~"$job"}', "job")),
         Panel("Requests under way", "none", {"{{job}}": 'sum by (job) (shop_http_requests_in_progress{job=~"$job"})'}),
         Panel("Processes that answer", "none", {"{{job}}": 'sum by (job) (up{job=~"$job"})'}),
         Panel("Running since", "s", {"{{job}} {{instance}}": 'time() - process_start_time_seconds{job=~"$job"}'}),
-        Panel("CPU, where a process has one worker", "percentunit", {"{{job}} {{instance}}": rate('process_cpu_seconds_total{job=~"$job"}', "job, instance")}),
+        Panel(
+            "CPU, where a process has one worker",
+            "percentunit",
+            rates('process_cpu_seconds_total{job=~"$job"}', "job, instance"),
+        ),
         Panel("Memory, likewise", "bytes", {"{{job}} {{instance}}": 'process_resident_memory_bytes{job=~"$job"}'}),
         Panel("Open files, likewise", "none", {"{{job}} {{instance}}": 'process_open_fds{job=~"$job"}'}),
     ],
@@ -148,27 +168,51 @@ EVENTS = Dashboard(
     {"group": "shop_events_consumed_total"},
     [
         Panel("Freshness budget left, 30 days", "percentunit", {"freshness": budget_left("freshness")}),
-        Panel("From a change to its event's handling", "s", quantiles('shop_event_age_seconds{group=~"$group"}', "group")),
+        Panel(
+            "From a change to its event's handling", "s", quantiles('shop_event_age_seconds{group=~"$group"}', "group")
+        ),
         Panel("Lag", "none", {"{{group}}": 'sum by (group) (shop_consumer_lag{group=~"$group"})'}),
         Panel("Oldest event not sent", "s", {"{{job}}": "max by (job) (shop_outbox_oldest_seconds)"}),
-        Panel("Events waiting, at most a batch of each relay", "none", {"{{job}}": "sum by (job) (shop_outbox_pending)"}),
-        Panel("Shards held, of 16", "none", {"{{job}} {{instance}}": 'shop_outbox_shards{job=~"users-worker|orders-worker"}'}),
-        Panel("Events published", "ops", {"{{job}} {{topic}}": rate("shop_outbox_published_total", "job, topic")}),
-        Panel("Relay's failures", "ops", {"{{job}} {{step}}": rate("shop_outbox_failures_total", "job, step")}),
-        Panel("Sends", "ops", {"{{job}} {{topic}} {{outcome}}": rate("shop_kafka_sends_total", "job, topic, outcome")}),
-        Panel("From handing over to ack, p99", "s", {"{{topic}}": quantile(0.99, "shop_kafka_send_seconds", "le, topic")}),
-        Panel("Events done with", "ops", {"{{group}} {{outcome}}": rate('shop_events_consumed_total{group=~"$group"}', "group, outcome")}),
-        Panel("Failed tries", "ops", {"{{group}} {{kind}}": rate('shop_event_failures_total{group=~"$group"}', "group, kind")}),
-        Panel("Dead letters since start", "none", {"{{group}} {{error}}": 'sum by (group, error) (shop_dead_letters_total{group=~"$group"})'}),
-        Panel("Handlers, p99", "s", {"{{group}} {{type}}": quantile(0.99, 'shop_event_handler_seconds{group=~"$group"}', "le, group, type")}),
-        Panel("Handlers running, bound 64", "none", {"{{group}}": 'sum by (group) (shop_events_in_flight{group=~"$group"})'}),
-        Panel("Lag by partition", "none", {"{{group}} {{topic}} {{partition}}": 'max by (group, topic, partition) (shop_consumer_lag{group=~"$group"})'}),
+        Panel(
+            "Events waiting, at most a batch of each relay", "none", {"{{job}}": "sum by (job) (shop_outbox_pending)"}
+        ),
+        Panel(
+            "Shards held, of 16",
+            "none",
+            {"{{job}} {{instance}}": 'shop_outbox_shards{job=~"users-worker|orders-worker"}'},
+        ),
+        Panel("Events published", "ops", rates("shop_outbox_published_total", "job, topic")),
+        Panel("Relay's failures", "ops", rates("shop_outbox_failures_total", "job, step")),
+        Panel("Sends", "ops", rates("shop_kafka_sends_total", "job, topic, outcome")),
+        Panel("From handing over to ack, p99", "s", slowest("shop_kafka_send_seconds", "topic")),
+        Panel("Events done with", "ops", rates('shop_events_consumed_total{group=~"$group"}', "group, outcome")),
+        Panel("Failed tries", "ops", rates('shop_event_failures_total{group=~"$group"}', "group, kind")),
+        Panel(
+            "Dead letters since start",
+            "none",
+            {"{{group}} {{error}}": 'sum by (group, error) (shop_dead_letters_total{group=~"$group"})'},
+        ),
+        Panel("Handlers, p99", "s", slowest('shop_event_handler_seconds{group=~"$group"}', "group, type")),
+        Panel(
+            "Handlers running, bound 64",
+            "none",
+            {"{{group}}": 'sum by (group) (shop_events_in_flight{group=~"$group"})'},
+        ),
+        Panel(
+            "Lag by partition",
+            "none",
+            {
+                "{{group}} {{topic}} {{partition}}": "max by (group, topic, partition) "
+                '(shop_consumer_lag{group=~"$group"})'
+            },
+        ),
         Panel(
             "Clients of Kafka thrown away, per hour",
             "none",
             {
                 "{{group}} {{reason}}": "sum by (group, reason) (increase(shop_consumer_rebuilds_total[1h]))",
-                "producer of {{job}}: {{reason}}": "sum by (job, reason) (increase(shop_kafka_producer_rebuilds_total[1h]))",
+                "producer of {{job}}: {{reason}}": "sum by (job, reason) "
+                "(increase(shop_kafka_producer_rebuilds_total[1h]))",
                 "follower of {{job}}: {{reason}}": "sum by (job, reason) (increase(shop_follower_rebuilds_total[1h]))",
             },
         ),
@@ -179,7 +223,11 @@ POOLS = Dashboard(
     "Shop / pools",
     {"job": "shop_pool_connections"},
     [
-        Panel("Connections lent out", "none", {"{{job}} {{instance}} {{pool}}": 'shop_pool_connections_in_use{job=~"$job"}'}),
+        Panel(
+            "Connections lent out",
+            "none",
+            {"{{job}} {{instance}} {{pool}}": 'shop_pool_connections_in_use{job=~"$job"}'},
+        ),
         Panel("Connections open", "none", {"{{job}} {{instance}} {{pool}}": 'shop_pool_connections{job=~"$job"}'}),
         Panel(
             "Lent out, of those open",
@@ -189,9 +237,9 @@ POOLS = Dashboard(
                 ' / sum by (job, pool) (shop_pool_connections{job=~"$job"})'
             },
         ),
-        Panel("Waits for a connection", "ops", {"{{job}} {{pool}}": rate('shop_pool_wait_seconds_count{job=~"$job"}', "job, pool")}),
-        Panel("Waits for a connection, p99", "s", {"{{job}} {{pool}}": quantile(0.99, 'shop_pool_wait_seconds{job=~"$job"}', "le, job, pool")}),
-        Panel("Waits that ended in 503", "ops", {"{{job}} {{pool}}": rate('shop_pool_timeouts_total{job=~"$job"}', "job, pool")}),
+        Panel("Waits for a connection", "ops", rates('shop_pool_wait_seconds_count{job=~"$job"}', "job, pool")),
+        Panel("Waits for a connection, p99", "s", slowest('shop_pool_wait_seconds{job=~"$job"}', "job, pool")),
+        Panel("Waits that ended in 503", "ops", rates('shop_pool_timeouts_total{job=~"$job"}', "job, pool")),
     ],
 )
 

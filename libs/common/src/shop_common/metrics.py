@@ -49,7 +49,10 @@ def times_of(histogram: Histogram, *labels: str) -> Histogram:
 
 # Of one process the library tells it by itself. Of several the first one's is told, which recycled workers leave alone.
 Gauge(
-    "process_start_time_seconds", "Start of the first worker, in seconds of Unix time", registry=None, multiprocess_mode="min"
+    "process_start_time_seconds",
+    "Start of the first worker, in seconds of Unix time",
+    registry=None,
+    multiprocess_mode="min",
 ).set_to_current_time()
 HTTP_IN_PROGRESS = Gauge("shop_http_requests_in_progress", "Requests under way", multiprocess_mode="livesum")
 POOL_SIZE = Gauge("shop_pool_connections", "Open connections", ["pool"], multiprocess_mode="livesum")

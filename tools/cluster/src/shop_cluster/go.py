@@ -51,7 +51,7 @@ def build(program: GoProgram) -> Path:
 
 def compile_program(package: str, target: Path, folder: Path, *options: str, linker: str = "") -> None:
     command = [find_go(), "build", "-buildvcs=false", "-trimpath", f"-ldflags=-s -w {linker}", *options]
-    environment = {**os.environ, "CGO_ENABLED": "0"}
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"}  # a module may have a workspace of its authors
     run([*command, "-o", str(target), package], f"building {package}", REMEDY, folder=folder, environment=environment)
 
 
