@@ -1,7 +1,6 @@
 """What the Compose file promises of every service, and that its variables are those the services read."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +38,13 @@ def interpolated(value: str) -> str:
     return re.sub(r"\$\{\w+(?::?-([^}]*))?\}", r"\1", value)
 
 
-def modules() -> Iterator[tuple[str, str]]:
-    """Each service of ours that reads settings, and the module it runs."""
-    for name in OURS:
-        command = SERVICES[name].get("command", [])
-        if command[:2] == ["python", "-m"] and command[2] in SETTINGS:
-            yield name, command[2]
+def module_of(name: str) -> str:
+    """What a service of ours runs."""
+    command = SERVICES[name].get("command", [])
+    return str(command[2]) if command[:2] == ["python", "-m"] else ""
+
+
+READS_SETTINGS = [(name, module_of(name)) for name in OURS if module_of(name) in SETTINGS]
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -79,9 +79,7 @@ def test_everyone_waits_for_what_they_need() -> None:
     """A server until it is healthy, a one-shot until it ended well; one that nobody waits for fails `up --wait`."""
     once = {name for name, service in SERVICES.items() if service["restart"] == "no" and "profiles" not in service}
     conditions = {
-        (need, how["condition"])
-        for service in SERVICES.values()
-        for need, how in service.get("depends_on", {}).items()
+        (need, how["condition"]) for service in SERVICES.values() for need, how in service.get("depends_on", {}).items()
     }
     for need, condition in conditions:
         if need in once:
@@ -97,7 +95,7 @@ def test_health_can_be_asked_wherever_somebody_waits_for_it() -> None:
     assert silent & lasting == {*WITHOUT_HEALTH, "load"}
 
 
-@pytest.mark.parametrize(("name", "module"), modules())
+@pytest.mark.parametrize(("name", "module"), READS_SETTINGS)
 def test_variables_and_secrets_are_the_services_settings(
     name: str, module: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -32,7 +32,7 @@ def test_a_closed_container_is_not_complained_of() -> None:
         ("capabilities", ["0000000000000000", "00000000a80425fb"]),
         ("no_new_privileges", "0"),
         ("seccomp", "0"),
-        ("writable", ["/app", "/tmp"]),
+        ("writable", ["/app", inside.TMP]),
         ("tools", ["pip"]),
     ],
 )
@@ -58,7 +58,7 @@ def test_what_the_engine_says_is_held_against_it(part: dict[str, Any], what: str
 def test_the_script_for_containers_runs_by_itself_and_tells_what_is_expected() -> None:
     script = Path(inside.__file__).read_text()
     command = [sys.executable, "-I", "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)  # noqa: S603 - our own
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     found = json.loads(done.stdout)
     assert found.keys() == EXPECTED.keys()
     assert inside.TMP in found["writable"]
@@ -69,14 +69,24 @@ def test_the_base_is_the_one_the_dockerfile_names() -> None:
     assert base.wanted_tag("# x\nARG PYTHON=3.14-slim-trixie\nFROM python:${PYTHON}\n") == "3.14-slim-trixie"
 
 
-def test_a_python_that_can_be_copied_is_not_the_systems() -> None:
-    try:
-        python = base.find_python("2.0")  # nobody has it: whichever runs this, where that can be copied
-    except ClusterError as missing:
-        assert sys.base_prefix == "/usr"
-        assert "pyenv install 2.0" in missing.remedy
-    else:
-        assert (python.prefix / "bin" / f"python{python.series}").exists()
+def test_the_systems_own_python_cannot_be_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    system = tmp_path / "python2.0"
+    system.write_text("#!/bin/sh\nprintf '/usr\\n2.0\\n2.0.1\\n'\n")
+    system.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setattr(sys, "executable", str(system))
+    with pytest.raises(ClusterError, match=r"no Python 2\.0 here") as missing:
+        base.find_python("2.0")
+    assert "pyenv install 2.0" in missing.value.remedy
+
+
+def test_a_python_in_a_folder_of_its_own_can_be_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    own = tmp_path / "versions" / "2.0.1" / "bin" / "python3"
+    own.parent.mkdir(parents=True)
+    own.write_text("#!/bin/sh\nprintf '/home/ada/2.0.1\\n2.0\\n2.0.1\\n'\n")
+    own.chmod(0o755)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    assert base.find_python("2.0") == base.Python(Path("/home/ada/2.0.1"), "2.0", "2.0.1")
 
 
 def test_where_no_engine_can_be_had_one_line_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -110,7 +110,9 @@ def _fill(root: Path, release: str, python: Python) -> None:
             shutil.copy2(needed, local / "lib" / needed.name)
     shutil.copy2(CERTIFICATES, root / CERTIFICATES.relative_to("/"))
     run(["chroot", str(root), "ldconfig"], "ldconfig in the base", "")
-    run(["chroot", str(root), "/usr/local/bin/python3", "-I", "-c", TRY], "the base's Python", "", environment=VARIABLES)
+    run(
+        ["chroot", str(root), "/usr/local/bin/python3", "-I", "-c", TRY], "the base's Python", "", environment=VARIABLES
+    )
 
 
 def _libraries(*binaries: Path) -> set[Path]:

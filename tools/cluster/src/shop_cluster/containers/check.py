@@ -97,9 +97,12 @@ def check() -> None:
             load = compose.run("run", "--rm", "--no-TTY", "--no-deps", "--env", f"LOAD_SECONDS={LOAD_SECONDS}", "load")
             compose.run("run", "--rm", "--no-TTY", "--no-deps", "replay", "users-worker", "--dry-run")
         print(f"  {load.strip().splitlines()[-1]}")
-        table = _table(engine, compose, moments)
+        with step("what they take"):
+            table = _table(engine, compose, moments)
         with step("a stop"):
             _stop(engine, compose)
+        with step("the end of all that was started"):
+            stack.close()
         console.print(table)
 
 
@@ -182,20 +185,18 @@ def _table(engine: Engine, compose: Compose, moments: Mapping[str, float]) -> Ta
     table = Table(box=None, padding=(0, 2))
     for header in ("container", "image", "MB", "ready or done after", "memory"):
         table.add_column(header)
-    names = {name: container(compose, name) for name in (*ONE_SHOTS, *SERVICES)}
-    usage = ("stats", "--no-stream", "--format", "{{.MemUsage}}")
-    for name, known_as in names.items():
+    running = [container(compose, name) for name in SERVICES]
+    lines = engine.docker("stats", "--no-stream", "--format", "{{.Name}}\t{{.MemUsage}}", *running).splitlines()
+    memory = dict(line.split("\t") for line in lines)
+    for name in (*ONE_SHOTS, *SERVICES):
+        known_as = container(compose, name)
         inspected = engine.inspect(known_as)
         image = str(inspected["Config"]["Image"])
         started, finished = (_seconds(inspected["State"][moment]) for moment in ("StartedAt", "FinishedAt"))
         after = moments.get(name, finished) - started
-        memory = engine.docker(*usage, known_as) if name in moments else ""
-        table.add_row(name, image, f"{size(engine, image) / 1e6:.0f}", f"{after:.1f} s", memory)
+        size = int(engine.docker("image", "inspect", "--format", "{{.Size}}", image)) / 1e6
+        table.add_row(name, image, f"{size:.0f}", f"{after:.1f} s", memory.get(known_as, ""))
     return table
-
-
-def size(engine: Engine, image: str) -> int:
-    return int(engine.docker("image", "inspect", "--format", "{{.Size}}", image))
 
 
 def _seconds(moment: object) -> float:
