@@ -43,7 +43,9 @@ def build(program: GoProgram) -> Path:
             part = program.path.with_name(f"{program.path.name}.part")
             print(f"building {program.module}", flush=True)
             # Inside the module's own folder, so that its go.sum says what each dependency must be.
-            compile_program(program.package, part, module_source(program.module), *program.options, linker=program.linker)
+            compile_program(
+                program.package, part, module_source(program.module), *program.options, linker=program.linker
+            )
             part.rename(program.path)
             print(f"built {program.name} in {time.monotonic() - started:.0f} s", flush=True)
     return program.path
