@@ -47,6 +47,11 @@ def times_of(histogram: Histogram, *labels: str) -> Histogram:
     return histogram.labels(*labels)
 
 
+def from_zero(counter: Counter, *labels: str) -> None:
+    """Have it told before it counts for the first time: its first increase would not be seen."""
+    counter.labels(*labels)
+
+
 # Of one process the library tells it by itself. Of several the first one's is told, which recycled workers leave alone.
 Gauge(
     "process_start_time_seconds",

@@ -32,7 +32,7 @@ from pymongo.errors import (
 from shop_common.closing import close_in_thread
 from shop_common.context import before_deadline, remaining_seconds
 from shop_common.errors import StartupError
-from shop_common.metrics import POOL_IN_USE, POOL_SIZE, POOL_TIMEOUTS, POOL_WAIT
+from shop_common.metrics import POOL_IN_USE, POOL_SIZE, POOL_TIMEOUTS, POOL_WAIT, from_zero
 from shop_common.settings import MongoSettings, printable_address
 from shop_common.tracing import begin_span
 
@@ -72,7 +72,7 @@ class _Threads:
         self._command_seconds = settings.command_seconds
         self._free = asyncio.Semaphore(settings.max_size)
         self._executor = ThreadPoolExecutor(settings.max_size, _POOL)
-        POOL_TIMEOUTS.labels(_POOL)  # a counter begins at 0, or its first increase would not be seen
+        from_zero(POOL_TIMEOUTS, _POOL)
 
     def create_client_class(self) -> type[AsyncIOMotorClient[dict[str, Any]]]:
         framework = ModuleType("shop_common.mongo.framework")

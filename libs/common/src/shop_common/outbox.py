@@ -16,6 +16,7 @@ from prometheus_client import Counter, Gauge
 
 from shop_common.events.envelope import Event
 from shop_common.kafka.backoff import full_jitter, happens_within
+from shop_common.metrics import from_zero
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class OutboxRelay:
         self._idle_poll_seconds = idle_poll_seconds
         self._nudged = asyncio.Event()
         for step in ("read", "send", "mark"):
-            FAILURES.labels(step)  # a counter begins at 0, or its first increase would not be seen
+            from_zero(FAILURES, step)
 
     def nudge(self) -> None:
         """Something was committed: do not wait for the next poll."""

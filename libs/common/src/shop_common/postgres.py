@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind
 
 from shop_common.context import before_deadline
 from shop_common.errors import StartupError, Unavailable
-from shop_common.metrics import POOL_IN_USE, POOL_SIZE, POOL_TIMEOUTS, POOL_WAIT
+from shop_common.metrics import POOL_IN_USE, POOL_SIZE, POOL_TIMEOUTS, POOL_WAIT, from_zero
 from shop_common.settings import PostgresSettings, printable_address
 from shop_common.tracing import span
 
@@ -44,7 +44,7 @@ class Postgres:
         self._pool = pool
         self._settings = settings
         self._releasing: set[asyncio.Task[None]] = set()
-        POOL_TIMEOUTS.labels(_POOL)  # a counter begins at 0, or its first increase would not be seen
+        from_zero(POOL_TIMEOUTS, _POOL)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["PoolConnectionProxy[asyncpg.Record]"]:

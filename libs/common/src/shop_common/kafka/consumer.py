@@ -19,6 +19,7 @@ from shop_common.kafka.jobs import until_first
 from shop_common.kafka.mailboxes import Mailboxes
 from shop_common.kafka.producer import EventProducer
 from shop_common.kafka.settings import KafkaSettings
+from shop_common.metrics import from_zero
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class EventConsumer:
             handler_seconds=settings.handler_timeout_seconds,
         )
         self._membership: _Membership | None = None
-        REBUILDS.labels(group, "Stuck")  # a counter begins at 0, or its first increase would not be seen
+        from_zero(REBUILDS, group, "Stuck")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop` is set, then drain, commit and leave; cancelled, the same without draining.

@@ -18,6 +18,7 @@ from shop_common.kafka.backoff import full_jitter
 from shop_common.kafka.deadletter import PREFIX, dead_letter_headers, dead_letter_topic
 from shop_common.kafka.mailboxes import Mailboxes
 from shop_common.kafka.producer import EventProducer, EventTooLarge, SendFailed
+from shop_common.metrics import from_zero
 from shop_common.tracing import entry_span
 
 log = logging.getLogger(__name__)
@@ -98,10 +99,9 @@ class Delivery:
         self._transient: tuple[type[Exception], ...] = (*_INFRASTRUCTURE, *transient)
         self._slots = asyncio.Semaphore(at_once)
         self._handler_seconds = handler_seconds
-        # A counter begins at 0, or its first increase would not be seen.
-        DEAD_LETTERS.labels(group, MalformedEvent.__name__)
+        from_zero(DEAD_LETTERS, group, MalformedEvent.__name__)
         for kind in ("infrastructure", *(budget.kind for budget in (MALFORMED, DETERMINISTIC, UNCLASSIFIED))):
-            FAILURES.labels(group, "unknown", kind)
+            from_zero(FAILURES, group, "unknown", kind)
 
     @property
     def is_busy(self) -> bool:

@@ -17,12 +17,13 @@ from shop_common.kafka.discard import discard_consumer
 from shop_common.kafka.jobs import until_first
 from shop_common.kafka.settings import KafkaSettings
 from shop_common.kafka.topics import find_partitions
+from shop_common.metrics import from_zero
 
 FOLLOWER_LAG = Gauge(
     "shop_follower_lag_seconds", "Since when it is not known that everything was heard", multiprocess_mode="livemax"
 )
 FOLLOWER_REBUILDS = Counter("shop_follower_rebuilds_total", "Connections thrown away", ["reason"])
-FOLLOWER_REBUILDS.labels("Stuck")  # a counter begins at 0, or its first increase would not be seen
+from_zero(FOLLOWER_REBUILDS, "Stuck")
 
 _POLL_MS: Final = 500
 _POLL_RECORDS: Final = 1000

@@ -20,6 +20,7 @@ from shop_common.events.envelope import MAX_DATA_BYTES, Event, Headers
 from shop_common.kafka.backoff import full_jitter, happens_within
 from shop_common.kafka.discard import discard_producer
 from shop_common.kafka.settings import KafkaSettings
+from shop_common.metrics import from_zero
 from shop_common.tracing import current_traceparent, entry_span
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 SENDS = Counter("shop_kafka_sends_total", "Records sent", ["topic", "outcome"])
 SEND_SECONDS = Histogram("shop_kafka_send_seconds", "Seconds from handing over to ack", ["topic"])
 REBUILDS = Counter("shop_kafka_producer_rebuilds_total", "Producers thrown away", ["reason"])
-REBUILDS.labels("timeout")  # a counter begins at 0, or its first increase would not be seen
+from_zero(REBUILDS, "timeout")
 
 _LINGER_MS: Final = 5
 _MAX_RECORD_BYTES: Final = 2 * 1024 * 1024

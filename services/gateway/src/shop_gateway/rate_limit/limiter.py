@@ -8,6 +8,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge
 
+from shop_common.metrics import from_zero
 from shop_gateway.rate_limit.leases import Leases
 from shop_gateway.rate_limit.local import LocalCounts
 from shop_gateway.rate_limit.policy import Policy, PolicyName, Verdict, microseconds
@@ -34,7 +35,7 @@ class RateLimiter:
         self._shared = SharedCounts(self._leases, script, settings.key_prefix, settings.redis_seconds)
         self._local = LocalCounts()
         self._counted_in_lease = RATE_DECISIONS.labels("leased", "default", "allowed")
-        RATE_DECISIONS.labels("local", "default", "allowed")  # from 0 on, or its first increase would not be seen
+        from_zero(RATE_DECISIONS, "local", "default", "allowed")
 
     def try_take(self, client: str) -> Verdict | None:
         """Count one more request under the default policy, without waiting; None where `take` has to ask Redis."""

@@ -10,7 +10,7 @@ from opentelemetry.trace import SpanKind
 from prometheus_client import Counter, Histogram
 
 from shop_common.http import open_http_client, open_http_pool
-from shop_common.metrics import times_of
+from shop_common.metrics import from_zero, times_of
 from shop_common.tokens import FetchKeys, fetch_keys_from
 from shop_common.tracing import span
 from shop_gateway.errors import UpstreamBusy, UpstreamError, UpstreamUnreachable
@@ -41,7 +41,7 @@ class Upstream:
         self._connections = settings.max_connections
         self._guards: dict[tuple[str, str], Guard] = {}
         self._retries = RetryBudget()
-        UPSTREAM_RETRIES.labels(name)  # a counter begins at 0, or its first increase would not be seen
+        from_zero(UPSTREAM_RETRIES, name)
 
     async def call(self, call: Call, seconds: float, *, optional: bool = False) -> Answer:
         """Any answer that is JSON or empty, whatever its status; UpstreamError (502, 503, 504) if there is none.

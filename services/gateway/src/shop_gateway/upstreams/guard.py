@@ -4,6 +4,7 @@ from typing import Final, NamedTuple
 
 from prometheus_client import Counter, Gauge
 
+from shop_common.metrics import from_zero
 from shop_gateway.errors import CircuitOpen, UpstreamBusy
 from shop_gateway.upstreams.breaker import Breaker
 from shop_gateway.upstreams.concurrency import ConcurrencyLimit
@@ -70,7 +71,7 @@ class Guard:
         self._breaker_state = BREAKER_STATE.labels(upstream, method, route)
         self._concurrency_limit = CONCURRENCY_LIMIT.labels(upstream, method, route)
         for reason in ("concurrency", "breaker"):
-            UPSTREAM_SPARED.labels(upstream, route, reason)  # from 0 on, or its first increase would not be seen
+            from_zero(UPSTREAM_SPARED, upstream, route, reason)
         self._show()
 
     def enter(self, *, optional: bool) -> Ticket:

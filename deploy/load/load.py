@@ -1,4 +1,5 @@
-"""Steady load on the gateway: customers who order and look at their dashboards; Compose's profile `load` runs it.
+"""Steady load on the gateway: customers who order and look at their dashboards; Compose's profile `load` and the
+Kubernetes component `loadgen` run it in the image of the gateway.
 
 LOAD_URL is the gateway; LOAD_RATE how many orders a second, each followed by two looks at the dashboard; LOAD_SECONDS
 for how long, 0 until stopped. A line every ten seconds; exit code 1 if a request failed.
