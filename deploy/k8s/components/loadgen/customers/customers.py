@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - a script in a ConfigMap, in no package
 """Customers of the gateway at GATEWAY: CUSTOMERS at once, each with PAUSE_SECONDS between requests, without end."""
 
 import http.client
@@ -60,7 +61,7 @@ def live_again(gateway: str, pause: float) -> None:
         try:
             Customer(gateway, pause).live()
         except (OSError, http.client.HTTPException, RuntimeError, ValueError) as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
             time.sleep(AGAIN_SECONDS)
 
 
