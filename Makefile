@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON := .venv/bin/python
 CLUSTER := $(PYTHON) -m shop_cluster
 PYTEST := .venv/bin/pytest
-CODE := $(wildcard conftest.py libs services tools tests bench)
+CODE := $(wildcard conftest.py libs services tools tests bench deploy/load)
 PACKAGES := $(wildcard libs/* services/* tools/cluster tools/k8s)
 WORKERS ?= 2
 OURS := shop-cluster shop-common shop-gateway shop-orders shop-users

@@ -63,7 +63,7 @@ def copied_tree() -> Iterator[Path]:
         raise ClusterError(f"{source / 'k8s'} is not there", remedy="take a whole checkout")
     with TemporaryDirectory(prefix="shop-k8s-") as folder:
         tree = Path(folder).resolve()
-        for part in ("k8s", "monitoring"):
+        for part in ("k8s", "load", "monitoring"):
             if (source / part).is_dir():
                 shutil.copytree(source / part, tree / part, ignore=shutil.ignore_patterns("secrets"))
         make_local_secrets(tree / "k8s" / "overlays" / "local" / "secrets")
