@@ -46,6 +46,6 @@ def bad_objects(objects: list[Object]) -> list[BadObject]:
         BadObject("does not select its own pods", "selector", stranger),
         BadObject("mounts a volume it does not have", "volumeMounts", unmounted),
         BadObject("has a minimum above its maximum", "maxReplicas", shrinking),
-        BadObject("says two things at once", "mutually exclusive", torn),
+        BadObject("says two things at once", "cannot be both set", torn),
         BadObject("restarts for ever", "restartPolicy", restless),
     ]

@@ -15,7 +15,7 @@ from shop_k8s.apiserver import VERSION, running_api_server
 from shop_k8s.bad import bad_objects
 from shop_k8s.builds import build_failures, build_manifests, copied_tree, parse
 from shop_k8s.custom import fetch_definitions
-from shop_k8s.model import NAMESPACE, Build, Object, ref
+from shop_k8s.model import NAMESPACE, Build, Object, many, ref
 from shop_k8s.policy import Failure
 from shop_k8s.schemas import distinct
 
@@ -68,7 +68,7 @@ class Server:
         path = f"{self.path(definition)}/{definition['metadata']['name']}"
         give_up = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < give_up:
-            conditions = self._client.get(path).json().get("status", {}).get("conditions", [])
+            conditions = many(self._client.get(path).json(), "status", "conditions")
             if any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
                 return
             time.sleep(0.1)
@@ -144,7 +144,14 @@ def _ask_pods(server: Server, builds: list[Build]) -> list[Failure]:
 
 
 def bare_pods(build: Build) -> list[Object]:
-    return [_object("Pod", pod.owner["metadata"]["name"], labels=pod.labels, spec=pod.spec) for pod in build.pods]
+    """A StatefulSet's claims become volumes."""
+    pods = []
+    for pod in build.pods:
+        claims = [claim["metadata"]["name"] for claim in many(pod.owner, "spec", "volumeClaimTemplates")]
+        volumes = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in claims]
+        spec = pod.spec | {"volumes": [*many(pod.spec, "volumes"), *volumes]}
+        pods.append(_object("Pod", pod.owner["metadata"]["name"], labels=pod.labels, spec=spec))
+    return pods
 
 
 def _object(kind: str, name: str, *, labels: dict[str, str] | None = None, **content: Any) -> Object:
