@@ -58,9 +58,13 @@ def compile_program(package: str, target: Path, folder: Path, *options: str, lin
 
 
 def module_source(module: str) -> Path:
-    """The folder with a module's source, fetched unless it is there."""
+    """The folder with a module's source, fetched unless it is there; a proxy that fails is asked once more."""
     command = [find_go(), "mod", "download", "-json", module]
-    folder: str = json.loads(run(command, f"fetching {module}", REMEDY, folder=Path("/")))["Dir"]
+    try:
+        answer = run(command, f"fetching {module}", REMEDY, folder=Path("/"))
+    except ClusterError:
+        answer = run(command, f"fetching {module}", REMEDY, folder=Path("/"))
+    folder: str = json.loads(answer)["Dir"]
     return Path(folder)
 
 
