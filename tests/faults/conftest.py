@@ -17,9 +17,11 @@ class _ToldAtOnce:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--faults") != "short" and not hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput"):
+        return
+    if config.getoption("--faults") != "short":
         config.pluginmanager.register(_ToldAtOnce())
-    if config.getoption("--faults") == "all" and not hasattr(config, "workerinput"):
+    if config.getoption("--faults") == "all":
         jaeger.require_jaeger()  # before anything is timed: it takes both cores for minutes
 
 

@@ -22,13 +22,13 @@ from threading import Thread
 from typing import Any, Self
 
 import yaml
-from filelock import FileLock
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from shop_cluster import go
 from shop_cluster.failures import ClusterError
 from shop_cluster.ports import HOST, pick_free_port
-from shop_cluster.programs import run
+from shop_cluster.processes import end
+from shop_cluster.programs import make_once, run
 from shop_cluster.state import ROOT, cache_folder
 
 MONITORING = ROOT / "deploy" / "monitoring"
@@ -36,23 +36,16 @@ TESTS = ROOT / "tests" / "monitoring" / "rules"
 COLLECTOR = MONITORING / "collector"
 # Without the many ways to discover targets, which take most of the time to build.
 PROMTOOL = go.GoProgram(
-    "promtool", "github.com/prometheus/prometheus@v0.312.0", "./cmd/promtool", ("-tags", "remove_all_sd")
+    "promtool",
+    "github.com/prometheus/prometheus@v0.312.0",
+    "./cmd/promtool",
+    ("-tags", "remove_all_sd"),
+    otherwise="install promtool (Debian, Ubuntu: prometheus)",
 )
 BUILDER = go.GoProgram("ocb", "go.opentelemetry.io/collector/cmd/builder@v0.139.0")
 PATIENCE_SECONDS = 30
 FAILED, SLOW = "f" * 32, "e" * 32
 ORDINARY = {hashlib.md5(b"%d" % number, usedforsecurity=False).hexdigest() for number in range(200)}
-
-
-def find_promtool() -> str:
-    on_path = shutil.which("promtool")
-    if on_path:
-        return on_path
-    try:
-        return str(go.build(PROMTOOL))
-    except ClusterError as error:
-        remedy = f"install promtool (Debian, Ubuntu: prometheus), or: {error.remedy}"
-        raise ClusterError(f"no promtool: {error}", remedy=remedy, log_lines=error.log_lines) from error
 
 
 def check_rules(promtool: str) -> str:
@@ -71,28 +64,23 @@ def check_rules(promtool: str) -> str:
 def build_collector() -> Path:
     """With exactly the components of builder.yaml; seconds or minutes, once per version of that file."""
     manifest = COLLECTOR / "builder.yaml"
-    target = cache_folder() / f"otelcol-{hashlib.sha256(manifest.read_bytes()).hexdigest()[:12]}"
-    with FileLock(f"{target}.lock"):
-        if not target.exists():
-            started = time.monotonic()
-            builder = go.build(BUILDER)
-            environment = {
-                **os.environ,
-                "CGO_ENABLED": "0",
-                "PATH": f"{Path(go.find_go()).parent}:{os.environ['PATH']}",
-            }
-            with TemporaryDirectory(prefix="shop-collector-") as name:
-                print("building a collector", flush=True)
-                own = yaml.safe_load(manifest.read_text())
-                own["dist"]["output_path"] = name
-                local = Path(name, "manifest.yaml")
-                local.write_text(yaml.safe_dump(own))
-                run([str(builder), "--config", str(local)], "building a collector", go.REMEDY, environment=environment)
-                part = target.with_name(f"{target.name}.part")
-                shutil.move(Path(name, own["dist"]["name"]), part)
-                part.rename(target)
-            print(f"built the collector in {time.monotonic() - started:.0f} s", flush=True)
-    return target
+
+    def make(target: Path) -> None:
+        started = time.monotonic()
+        builder = go.build(BUILDER)
+        path = f"{Path(go.find_go()).parent}:{os.environ['PATH']}"
+        environment = {**os.environ, "CGO_ENABLED": "0", "PATH": path}
+        with TemporaryDirectory(prefix="shop-collector-") as name:
+            print("building a collector", flush=True)
+            own = yaml.safe_load(manifest.read_text())
+            own["dist"]["output_path"] = name
+            local = Path(name, "manifest.yaml")
+            local.write_text(yaml.safe_dump(own))
+            run([str(builder), "--config", str(local)], "building a collector", go.REMEDY, environment=environment)
+            shutil.move(Path(name, own["dist"]["name"]), target)
+        print(f"built the collector in {time.monotonic() - started:.0f} s", flush=True)
+
+    return make_once(cache_folder() / f"otelcol-{hashlib.sha256(manifest.read_bytes()).hexdigest()[:12]}", make)
 
 
 def check_collector(collector: Path) -> str:
@@ -121,8 +109,7 @@ def check_collector(collector: Path) -> str:
                 error.log_lines = log.read().splitlines()[-15:]
                 raise
             finally:
-                process.terminate()
-                process.wait()
+                end(process, grace_seconds=PATIENCE_SECONDS)
     kept = len(sink.seen & ORDINARY)
     if kept > len(ORDINARY) / 2:
         raise ClusterError(f"the collector kept {kept} of {len(ORDINARY)} traces that were neither failed nor slow")
@@ -199,7 +186,7 @@ def ask(url: str, body: bytes | None = None) -> bool:
 
 def main() -> int:
     try:
-        print(check_rules(find_promtool()), flush=True)
+        print(check_rules(shutil.which("promtool") or str(go.build(PROMTOOL))), flush=True)
         print(check_collector(build_collector()))
     except ClusterError as error:
         print(error, *(line for line in (error.remedy, *error.log_lines) if line), sep="\n", file=sys.stderr)

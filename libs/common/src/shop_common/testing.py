@@ -9,15 +9,15 @@ from typing import Any
 
 import httpx
 import jwt
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import FastAPI
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from shop_common.events.contract import PARTITIONS
 from shop_common.events.users import Role
+from shop_common.kafka.topics import GROUPS, all_partitions
 from shop_common.settings import TokenSettings
 from shop_common.tokens import ALGORITHM, KeyCache, TokenVerifier
 from shop_common.tracing import recording_by
@@ -33,14 +33,14 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def skip_history(bootstrap: str, group: str, *topics: str) -> None:
-    """Let a group that has no member begin behind all that is in these topics: other tests have filled them."""
+async def move_group(bootstrap: str, group: str, *, to_end: bool) -> None:
+    """Let a group that has no member begin behind all that is in its topic, or with the first record once more."""
     consumer: Any = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False)
-    partitions = [TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)]
+    partitions = all_partitions(GROUPS[group])
     await consumer.start()
     try:
         consumer.assign(partitions)
-        await consumer.commit(await consumer.end_offsets(partitions))
+        await consumer.commit(await consumer.end_offsets(partitions) if to_end else dict.fromkeys(partitions, 0))
     finally:
         await consumer.stop()
 

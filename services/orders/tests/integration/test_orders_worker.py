@@ -8,19 +8,18 @@ from typing import Any
 
 import httpx
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 from shop_common.events import orders, users
-from shop_common.events.contract import PARTITIONS
 from shop_common.events.contracts import parse
 from shop_common.events.envelope import Event
 from shop_common.events.orders import OrderState
 from shop_common.events.users import UserDeactivated, UserRegistered, UserState, UserUpdated
 from shop_common.kafka.producer import EventProducer, open_producer
 from shop_common.kafka.settings import KafkaSettings
-from shop_common.kafka.topics import create_topics
+from shop_common.kafka.topics import all_partitions, create_topics
 from shop_common.mongo import Database
-from shop_common.testing import open_app_client, skip_history
+from shop_common.testing import move_group, open_app_client
 from shop_orders.settings import Settings
 from shop_orders.store.leases import SHARDS, ShardLeases
 from shop_orders.worker import GROUP, create_worker
@@ -39,7 +38,7 @@ def settings(settings: Settings, kafka_bootstrap: str) -> Settings:
 @pytest.fixture
 async def worker(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     await create_topics(settings.kafka.bootstrap_servers)
-    await skip_history(settings.kafka.bootstrap_servers, GROUP, users.TOPIC)
+    await move_group(settings.kafka.bootstrap_servers, GROUP, to_end=True)  # other tests have filled it
     async with open_app_client(create_worker(settings)) as probe:
         yield probe
 
@@ -69,7 +68,7 @@ async def published(bootstrap: str, user_id: str) -> list[Event]:
     consumer: Any = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest")
     await consumer.start()
     try:
-        partitions = [TopicPartition(orders.TOPIC, number) for number in range(PARTITIONS)]
+        partitions = all_partitions(orders.TOPIC)
         consumer.assign(partitions)
         ends = await consumer.end_offsets(partitions)
         await consumer.seek_to_beginning(*partitions)

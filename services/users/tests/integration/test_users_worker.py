@@ -24,7 +24,7 @@ from shop_common.kafka.producer import EventProducer, open_producer
 from shop_common.kafka.settings import KafkaSettings
 from shop_common.kafka.topics import create_topics
 from shop_common.postgres import Postgres
-from shop_common.testing import open_app_client, skip_history
+from shop_common.testing import move_group, open_app_client
 from shop_users.settings import Settings, SmtpSettings
 from shop_users.worker import MAIL_GROUP, ORDERS_GROUP, create_worker
 
@@ -41,8 +41,8 @@ def settings(settings: Settings, kafka_bootstrap: str, mail_server: Server) -> S
 @pytest.fixture
 async def worker(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     await create_topics(settings.kafka.bootstrap_servers)
-    await skip_history(settings.kafka.bootstrap_servers, ORDERS_GROUP, orders.TOPIC)
-    await skip_history(settings.kafka.bootstrap_servers, MAIL_GROUP, users.TOPIC)
+    for group in (ORDERS_GROUP, MAIL_GROUP):
+        await move_group(settings.kafka.bootstrap_servers, group, to_end=True)  # other tests have filled their topics
     async with open_app_client(create_worker(settings)) as probe:
         yield probe
 

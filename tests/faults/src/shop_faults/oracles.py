@@ -10,8 +10,9 @@ from pydantic_core import from_json
 
 from shop_common.events.envelope import event_id
 from shop_common.events.users import UserRegistered
+from shop_common.kafka.topics import GROUPS
 from shop_faults.ledger import Entry, Ledger
-from shop_faults.snapshot import GROUPS, Logged, Snapshot, origin
+from shop_faults.snapshot import Logged, Snapshot, origin
 
 Version = tuple[str, int]
 _SHOWN: Final = 5

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from shop_common.kafka.topics import GROUPS
 from shop_faults.client import Sample
 from shop_faults.lab import Lab, Topology
 from shop_faults.ledger import Ledger, open_ledger
 from shop_faults.load import Load, open_load
 from shop_faults.oracles import Evidence, Finding, Totals, committed_but_not_done, count, finding, judge
 from shop_faults.shopper import JOIN_SECONDS
-from shop_faults.snapshot import GROUPS, Snapshot, lag, read_databases, read_offsets, read_snapshot
+from shop_faults.snapshot import Snapshot, lag, read_databases, read_offsets, read_snapshot
 
 QUIET_SECONDS: Final = 120.0
 """Longer than the claim of a welcome mail whose sender died, which is a minute."""

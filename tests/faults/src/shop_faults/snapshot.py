@@ -17,17 +17,11 @@ from shop_cluster.ports import HOST
 from shop_cluster.readiness import mongo_url
 from shop_cluster.state import State
 from shop_common.events import orders, users
-from shop_common.events.contract import PARTITIONS
 from shop_common.events.envelope import Event, MalformedEvent
 from shop_common.kafka.deadletter import PREFIX, dead_letter_topic
 from shop_common.kafka.letters import REPLAYED
+from shop_common.kafka.topics import GROUPS, all_partitions
 
-GROUPS: Final[Mapping[str, str]] = {
-    "users-worker": orders.TOPIC,
-    "users-mail": users.TOPIC,
-    "orders-worker": users.TOPIC,
-}
-"""The consumer groups, and the topic each reads."""
 _READ_SECONDS: Final = 60.0
 
 USERS = "SELECT id, email, full_name, is_active, version FROM users"
@@ -147,7 +141,7 @@ async def read_topics(state: State, topics: tuple[str, ...]) -> tuple[Logged, ..
     try:
         async with asyncio.timeout(_READ_SECONDS):
             await consumer.start()
-            partitions = [TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)]
+            partitions = all_partitions(*topics)
             consumer.assign(partitions)
             ends = await consumer.end_offsets(partitions)
             while any([await consumer.position(partition) < end for partition, end in ends.items()]):
@@ -184,8 +178,7 @@ async def read_offsets(state: State) -> tuple[Mapping[str, Offsets], Offsets]:
             for group in GROUPS:
                 offsets = await admin.list_consumer_group_offsets(group)
                 committed[group] = {(each.topic, each.partition): at.offset for each, at in offsets.items()}
-            topics = set(GROUPS.values())
-            ends = await consumer.end_offsets([TopicPartition(each, at) for each in topics for at in range(PARTITIONS)])
+            ends = await consumer.end_offsets(all_partitions(*set(GROUPS.values())))
             return committed, {(each.topic, each.partition): offset for each, offset in ends.items()}
     finally:
         await admin.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from shop_cluster.failures import ClusterError
-from shop_cluster.programs import run, version_of
+from shop_cluster.programs import make_once, run, version_of
 from shop_cluster.state import cache_folder
 
 GO_MIN = (1, 24)
@@ -28,6 +28,8 @@ class GoProgram:
     options: tuple[str, ...] = ()
     linker: str = ""
     """Options of the linker, beside those of every build."""
+    otherwise: str = ""
+    """What helps where it cannot be built."""
 
     @property
     def path(self) -> Path:
@@ -36,19 +38,22 @@ class GoProgram:
 
 
 def build(program: GoProgram) -> Path:
-    """Build it unless it is there; a second caller waits for the first."""
-    with FileLock(f"{program.path}.lock"):
-        if not program.path.exists():
-            started = time.monotonic()
-            part = program.path.with_name(f"{program.path.name}.part")
-            print(f"building {program.module}", flush=True)
-            # Inside the module's own folder, so that its go.sum says what each dependency must be.
-            compile_program(
-                program.package, part, module_source(program.module), *program.options, linker=program.linker
-            )
-            part.rename(program.path)
-            print(f"built {program.name} in {time.monotonic() - started:.0f} s", flush=True)
-    return program.path
+    """Build it unless it is there."""
+
+    def make(target: Path) -> None:
+        started = time.monotonic()
+        print(f"building {program.module}", flush=True)
+        # Inside the module's own folder, so that its go.sum says what each dependency must be.
+        source = module_source(program.module)
+        compile_program(program.package, target, source, *program.options, linker=program.linker)
+        print(f"built {program.name} in {time.monotonic() - started:.0f} s", flush=True)
+
+    try:
+        return make_once(program.path, make)
+    except ClusterError as error:
+        if program.otherwise:
+            error.remedy = f"{error.remedy}; or {program.otherwise}"
+        raise
 
 
 def compile_program(package: str, target: Path, folder: Path, *options: str, linker: str = "") -> None:

@@ -13,7 +13,9 @@ from shop_cluster.processes import find_marked, marked_environment, spawn_detach
 from shop_cluster.state import ROOT, State, checkout_state, temporary_state
 from shop_cluster.supervise import Program, Supervisor
 
-PROGRAM = go.GoProgram("jaeger", "github.com/jaegertracing/jaeger@v1.76.0", "./cmd/jaeger")
+PROGRAM = go.GoProgram(
+    "jaeger", "github.com/jaegertracing/jaeger@v1.76.0", "./cmd/jaeger", otherwise="put a `jaeger` 2 on PATH"
+)
 MAX_TRACES = 20_000
 LOG = "jaeger-build"
 
@@ -27,13 +29,8 @@ def find_jaeger() -> Path | None:
 
 
 def require_jaeger() -> Path:
-    """That one, or one built now."""
-    return find_jaeger() or build()
-
-
-def build() -> Path:
-    """Build Jaeger into the cache, unless it is there; a second caller waits for the first. Minutes, the first time."""
-    return go.build(PROGRAM)
+    """That one, or one built now, in minutes; a second caller waits for the first."""
+    return find_jaeger() or go.build(PROGRAM)
 
 
 def jaeger_program(state: State, jaeger: Path) -> Program:
@@ -85,7 +82,7 @@ def start_build(state: State) -> None:
 def main() -> None:
     """Build, then have the cluster that asked for it run Jaeger."""
     try:
-        jaeger = build()
+        jaeger = require_jaeger()
     except ClusterError as error:
         print(error, error.remedy, *error.log_lines, sep="\n")
         sys.exit(1)

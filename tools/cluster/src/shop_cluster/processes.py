@@ -48,6 +48,16 @@ def wait_for_exit(pid: int) -> None:
         psutil.Process(pid).wait()
 
 
+def end(process: subprocess.Popen[bytes], *, grace_seconds: float) -> None:
+    """Terminate a child, and kill it after the grace."""
+    process.terminate()
+    try:
+        process.wait(grace_seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def find_listener(port: int) -> str | None:
     """`name (pid N)` of the process listening on a port, where this user may see it."""
     with contextlib.suppress(psutil.Error, OSError):

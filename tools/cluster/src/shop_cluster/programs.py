@@ -6,7 +6,7 @@ import pwd
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -113,34 +113,42 @@ def jars_folder(name: str) -> Path:
     return cache_folder() / f"{name}-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}"
 
 
+def make_once(target: Path, make: Callable[[Path], None]) -> Path:
+    """`target`, which `make` makes at the path it is given, once: others wait, and what is half made is not taken."""
+    with FileLock(f"{target}.lock"):
+        if not target.exists():
+            part = target.with_name(f"{target.name}.part")
+            if part.is_dir():
+                shutil.rmtree(part)
+            make(part)
+            part.rename(target)
+    return target
+
+
 def fetch_jars(name: str) -> Path:
     """The folder with the jars, fetched if they are not there yet."""
-    folder, pom = jars_folder(name), ROOT / "deploy" / "local" / name / "pom.xml"
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            part = folder.with_suffix(".part")
-            shutil.rmtree(part, ignore_errors=True)
-            options = ["-DincludeScope=runtime", f"-DoutputDirectory={part}"]
-            run(
-                [find_maven(), "-B", "-q", "-C", "-f", str(pom), "dependency:copy-dependencies", *options],
-                f"fetching {name}'s jars",
-                "check that Maven reaches its repository (~/.m2/settings.xml, MAVEN_OPTS), then try again",
-            )
-            part.rename(folder)
-    return folder
+    pom = ROOT / "deploy" / "local" / name / "pom.xml"
+
+    def fetch(folder: Path) -> None:
+        options = ["-DincludeScope=runtime", f"-DoutputDirectory={folder}"]
+        run(
+            [find_maven(), "-B", "-q", "-C", "-f", str(pom), "dependency:copy-dependencies", *options],
+            f"fetching {name}'s jars",
+            "check that Maven reaches its repository (~/.m2/settings.xml, MAVEN_OPTS), then try again",
+        )
+
+    return make_once(jars_folder(name), fetch)
 
 
 def compile_mongo_stand_in(jars: Path) -> Path:
     """The folder with the stand-in's classes, compiled once per version of its source."""
     source = ROOT / "deploy" / "local" / "mongo" / "MongoStandIn.java"
-    folder = jars / f"classes-{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}"
-    with FileLock(f"{jars}.lock"):
-        if not folder.exists():
-            compiler = str(find_jdk() / "javac")
-            part = folder.with_suffix(".part")
-            run([compiler, "-cp", f"{jars}/*", "-d", str(part), str(source)], "compiling the stand-in for MongoDB", "")
-            part.rename(folder)
-    return folder
+
+    def compile_into(folder: Path) -> None:
+        compiler = str(find_jdk() / "javac")
+        run([compiler, "-cp", f"{jars}/*", "-d", str(folder), str(source)], "compiling the stand-in for MongoDB", "")
+
+    return make_once(jars / f"classes-{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}", compile_into)
 
 
 def run(

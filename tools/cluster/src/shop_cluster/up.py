@@ -122,10 +122,9 @@ async def ensure_service(state: State, supervisor: Supervisor, name: str) -> Non
 
 async def ensure_jaeger(state: State, supervisor: Supervisor) -> None:
     """Start Jaeger once it is built; waits for a build under way."""
-    binary = await asyncio.to_thread(jaeger.build) if jaeger.find_jaeger() is None else jaeger.find_jaeger()
-    if binary:
-        await asyncio.to_thread(supervisor.apply, jaeger.jaeger_program(state, binary))
-        await wait_until_ready(state, supervisor, "jaeger", seconds=SERVICE_SECONDS)
+    binary = await asyncio.to_thread(jaeger.require_jaeger)
+    await asyncio.to_thread(supervisor.apply, jaeger.jaeger_program(state, binary))
+    await wait_until_ready(state, supervisor, "jaeger", seconds=SERVICE_SECONDS)
 
 
 async def run_one_shot(state: State, shot: OneShot) -> None:

@@ -16,13 +16,13 @@ from typing import Any, Final
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from filelock import FileLock
 
 from shop_cluster.failures import ClusterError
 from shop_cluster.go import compile_program, find_go, module_source
 from shop_cluster.missing import apt_get
 from shop_cluster.ports import HOST, pick_free_port
-from shop_cluster.programs import run
+from shop_cluster.processes import end
+from shop_cluster.programs import make_once, run
 from shop_cluster.state import cache_folder, write_private
 
 MINOR: Final = "1.36"
@@ -35,28 +35,21 @@ _STOP_SECONDS = 20.0
 
 def build_api_server() -> Path:
     """Its module cannot be built as a dependency's dependency: the parts developed inside it have to be named."""
-    target = cache_folder() / f"kube-apiserver-v{VERSION}"
-    with FileLock(f"{target}.lock"):
-        if not target.exists():
-            print(f"building kube-apiserver v{VERSION}, once; some minutes", flush=True)
-            started = time.monotonic()
-            module_source(f"k8s.io/kubernetes@v{VERSION}")
-            major, minor = MINOR.split(".")
-            package = "k8s.io/component-base/version"
-            values = {"gitVersion": f"v{VERSION}", "gitMajor": major, "gitMinor": minor}
-            part = target.with_name(f"{target.name}.part")
-            with TemporaryDirectory() as folder:
-                Path(folder, "go.mod").write_text(_wrapper())
-                compile_program(
-                    "k8s.io/kubernetes/cmd/kube-apiserver",
-                    part,
-                    Path(folder),
-                    "-mod=mod",
-                    linker=" ".join(f"-X {package}.{name}={value}" for name, value in values.items()),
-                )
-            part.rename(target)
-            print(f"built in {time.monotonic() - started:.0f} s", flush=True)
-    return target
+    return make_once(cache_folder() / f"kube-apiserver-v{VERSION}", _compile)
+
+
+def _compile(target: Path) -> None:
+    print(f"building kube-apiserver v{VERSION}, once; some minutes", flush=True)
+    started = time.monotonic()
+    module_source(f"k8s.io/kubernetes@v{VERSION}")
+    major, minor = MINOR.split(".")
+    package = "k8s.io/component-base/version"
+    values = {"gitVersion": f"v{VERSION}", "gitMajor": major, "gitMinor": minor}
+    linker = " ".join(f"-X {package}.{name}={value}" for name, value in values.items())
+    with TemporaryDirectory() as folder:
+        Path(folder, "go.mod").write_text(_wrapper())
+        compile_program("k8s.io/kubernetes/cmd/kube-apiserver", target, Path(folder), "-mod=mod", linker=linker)
+    print(f"built in {time.monotonic() - started:.0f} s", flush=True)
 
 
 def _wrapper() -> str:
@@ -123,12 +116,7 @@ def _process(command: list[str], folder: Path) -> Iterator[subprocess.Popen[byte
         try:
             yield process
         finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process, grace_seconds=_STOP_SECONDS)
 
 
 @contextmanager

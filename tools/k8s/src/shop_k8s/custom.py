@@ -4,21 +4,20 @@ import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from filelock import FileLock
 
 from shop_cluster.failures import ClusterError
 from shop_cluster.go import module_source
+from shop_cluster.programs import make_once
 from shop_cluster.state import cache_folder
-from shop_k8s.model import Build, Object, group
+from shop_k8s.model import Object, group
 from shop_k8s.operators import is_custom
 from shop_k8s.policy import Failure
-from shop_k8s.schemas import distinct
+from shop_k8s.schemas import Distinct
 
 MODULES: Final = {
     "github.com/cloudnative-pg/cloudnative-pg@v1.27.1": ("config/crd/bases/postgresql.cnpg.io_clusters.yaml",),
@@ -43,18 +42,15 @@ _SCHEMA_FILE = "{{.ResourceKind}}_{{.Group}}_{{.ResourceAPIVersion}}.json"
 def fetch_definitions() -> Path:
     """The folder with the CustomResourceDefinitions, and a JSON schema made of each of their versions."""
     digest = hashlib.sha256(json.dumps(MODULES).encode()).hexdigest()[:12]
-    folder = cache_folder() / f"definitions-{digest}"
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            part = folder.with_suffix(".part")
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir()
-            for module, files in MODULES.items():
-                source = module_source(module)
-                for file in files:
-                    _take(source / file, part)
-            part.rename(folder)
-    return folder
+    return make_once(cache_folder() / f"definitions-{digest}", _fetch)
+
+
+def _fetch(folder: Path) -> None:
+    folder.mkdir()
+    for module, files in MODULES.items():
+        source = module_source(module)
+        for file in files:
+            _take(source / file, folder)
 
 
 def _take(file: Path, folder: Path) -> None:
@@ -95,10 +91,10 @@ class CustomResult:
     """Kinds that no schema is there for."""
 
 
-def validate_custom(kubeconform: Path, definitions: Path, builds: Iterable[Build]) -> CustomResult:
-    objects = [(found, names) for found, names in distinct(builds) if is_custom(found)]
-    left_out = {f"{found['kind']} ({group(found)})" for found, _ in objects if group(found) in WITHOUT_SCHEMA}
-    asked = [(found, names) for found, names in objects if group(found) not in WITHOUT_SCHEMA]
+def validate_custom(kubeconform: Path, definitions: Path, objects: Distinct) -> CustomResult:
+    custom = [(found, names) for found, names in objects if is_custom(found)]
+    left_out = {f"{found['kind']} ({group(found)})" for found, _ in custom if group(found) in WITHOUT_SCHEMA}
+    asked = [(found, names) for found, names in custom if group(found) not in WITHOUT_SCHEMA]
     if not asked:
         return CustomResult([], 0, left_out)
     names = {(found["kind"], found["metadata"]["name"]): builds for found, builds in asked}

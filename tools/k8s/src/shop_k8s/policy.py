@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from shop_cluster.failures import ClusterError
 from shop_k8s.model import Build
 
 Complaints = Iterator[tuple[str, str]]
@@ -30,6 +31,13 @@ class Failure:
     def __str__(self) -> str:
         more = f" and {len(self.builds) - 1} more" if len(self.builds) > 1 else ""
         return f"{self.builds[0]}{more}: {self.where}: {self.policy}: {self.says}"
+
+
+def require_none(failures: list[Failure], where: str, remedy: str) -> None:
+    """ClusterError with a line for each."""
+    if failures:
+        lines = [str(failure) for failure in failures]
+        raise ClusterError(f"{len(failures)} failures {where}", remedy=remedy, log_lines=lines)
 
 
 POLICIES: dict[str, Policy] = {}

@@ -18,6 +18,8 @@ from shop_k8s.model import Build, Object, ref
 from shop_k8s.operators import is_custom
 from shop_k8s.policy import Failure
 
+Distinct = list[tuple[Object, tuple[str, ...]]]
+"""Each different object with the names of the builds that have it."""
 NEWEST: Final = 3
 _DEFINITIONS = "_definitions.json"
 _NUMBERS = re.compile(r"v(\d+)\.(\d+)")
@@ -58,10 +60,10 @@ def _file_name(found: Object) -> str:
     return "-".join(part for part in (found["kind"].lower(), group.partition(".")[0], version) if part) + ".json"
 
 
-def validate(builds: Iterable[Build]) -> list[Failure]:
-    """Each distinct object once under each version; kinds that come with operators are left to `custom`."""
+def validate(objects: Distinct) -> list[Failure]:
+    """Each object under each version; kinds that come with operators are left to `custom`."""
     failures = []
-    for found, names in distinct(builds):
+    for found, names in objects:
         if is_custom(found):
             continue
         for version, folder in schema_folders().items():
@@ -77,8 +79,7 @@ def validate(builds: Iterable[Build]) -> list[Failure]:
     return failures
 
 
-def distinct(builds: Iterable[Build]) -> list[tuple[Object, tuple[str, ...]]]:
-    """Each different object with the names of the builds that have it."""
+def distinct(builds: Iterable[Build]) -> Distinct:
     objects: dict[str, Object] = {}
     names: dict[str, list[str]] = {}
     for build in builds:

@@ -16,7 +16,7 @@ from shop_k8s.bad import bad_objects
 from shop_k8s.builds import build_failures, build_manifests, copied_tree, parse
 from shop_k8s.custom import fetch_definitions
 from shop_k8s.model import NAMESPACE, Build, Object, many, ref
-from shop_k8s.policy import Failure
+from shop_k8s.policy import Failure, require_none
 from shop_k8s.schemas import distinct
 
 _DRY = {"dryRun": "All", "fieldValidation": "Strict", "fieldManager": "shop-k8s"}
@@ -92,12 +92,7 @@ def check_server() -> None:
         failures += ask(server, builds)
         failures += ask_bad(server, builds)
     print(f"{time.monotonic() - started:6.1f} s  in all", flush=True)
-    if failures:
-        raise ClusterError(
-            f"{len(failures)} failures at the API server",
-            remedy="correct the lines above",
-            log_lines=[str(failure) for failure in failures],
-        )
+    require_none(failures, "at the API server", "correct the lines above")
 
 
 def ask(server: Server, builds: list[Build]) -> list[Failure]:

@@ -10,6 +10,7 @@ from shop_k8s import tools
 from shop_k8s.builds import Manifest
 from shop_k8s.custom import fetch_definitions, validate_custom
 from shop_k8s.model import Build
+from shop_k8s.schemas import distinct
 from shop_k8s.score import score
 
 pytestmark = pytest.mark.timeout(900)  # the first time, they are compiled
@@ -20,7 +21,7 @@ def test_kubeconform_finds_a_field_that_a_custom_resource_does_not_have(own_copy
     scaler = broken.find("ScaledObject", "users-worker")
     assert scaler is not None
     scaler["spec"]["maxReplicas"] = 12
-    result = validate_custom(go.build(tools.KUBECONFORM), fetch_definitions(), [broken])
+    result = validate_custom(go.build(tools.KUBECONFORM), fetch_definitions(), distinct([broken]))
     assert [(failure.where, failure.builds) for failure in result.failures] == [
         ("ScaledObject/users-worker", ("production",))
     ]

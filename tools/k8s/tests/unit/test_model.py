@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 import shop_common.service
+import shop_orders.worker
+import shop_users.worker
 from shop_cluster.state import ROOT
 from shop_common.kafka.topics import GROUPS
 from shop_k8s.addresses import service_name
@@ -12,7 +14,6 @@ from shop_k8s.custom import closed
 from shop_k8s.environment import SETTINGS, Told, complaints
 from shop_k8s.model import selects
 from shop_k8s.policies.rollout import JOB_STAGE_SECONDS
-from shop_k8s.policies.scaling import READS
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_which_service_a_host_is(host: str, service: str | None) -> None:
 
 
 def test_constants_are_those_of_the_code() -> None:
-    assert set(READS) == set(GROUPS)
+    assert {shop_users.worker.ORDERS_GROUP, shop_users.worker.MAIL_GROUP, shop_orders.worker.GROUP} == set(GROUPS)
     stop, cancel = shop_common.service._JOB_STOP_SECONDS, shop_common.service._JOB_CANCEL_SECONDS
     assert stop + cancel == JOB_STAGE_SECONDS
 

@@ -16,7 +16,12 @@ from shop_common.events import orders, users
 from shop_common.events.contract import PARTITIONS
 from shop_common.kafka.deadletter import dead_letter_topic
 
-GROUPS: Final = ("users-worker", "users-mail", "orders-worker")
+GROUPS: Final[Mapping[str, str]] = {
+    "users-worker": orders.TOPIC,
+    "users-mail": users.TOPIC,
+    "orders-worker": users.TOPIC,
+}
+"""The consumer groups, and the topic each reads."""
 _EVENT_TOPICS: Final = (users.TOPIC, orders.TOPIC)
 _DEADLINE_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.2
@@ -30,6 +35,11 @@ def wanted_topics() -> Mapping[str, Mapping[str, str]]:
     """Every topic and what it is set to; each has `PARTITIONS` partitions."""
     letters = {dead_letter_topic(group): _KEEP_FOR_EVER | _LARGER for group in GROUPS}
     return dict.fromkeys(_EVENT_TOPICS, _KEEP_FOR_EVER) | letters
+
+
+def all_partitions(*topics: str) -> list[TopicPartition]:
+    """Of topics that `create_topics` made."""
+    return [TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)]
 
 
 async def create_topics(bootstrap_servers: str, replication_factor: int = 1, prefix: str = "") -> list[str]:

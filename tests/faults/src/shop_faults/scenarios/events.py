@@ -20,9 +20,10 @@ from shop_common.events.contract import PARTITIONS, Contract
 from shop_common.events.envelope import Headers
 from shop_common.events.money import Money
 from shop_common.events.orders import OrderItem
+from shop_common.kafka.topics import GROUPS
 from shop_faults.lab import Lab, Topology, python_command
 from shop_faults.scenario import Run, Scenario, wait_until_quiet
-from shop_faults.snapshot import GROUPS, Snapshot
+from shop_faults.snapshot import Snapshot
 
 WORKERS: Final[Mapping[str, tuple[str, ...]]] = {
     "users-worker": ("users-worker", "users-mail"),

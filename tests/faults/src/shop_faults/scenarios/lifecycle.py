@@ -7,10 +7,11 @@ import time
 from typing import Final
 
 from shop_cluster.services import SERVICES
+from shop_common.kafka.topics import GROUPS
 from shop_faults.lab import Topology
 from shop_faults.report import p99
 from shop_faults.scenario import Run, Scenario
-from shop_faults.snapshot import GROUPS, read_offsets
+from shop_faults.snapshot import read_offsets
 
 _BEAT_SECONDS: Final = 3.0
 _BEATS_A_ROUND: Final = 3

@@ -12,10 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from shop_cluster.failures import ClusterError
-from shop_cluster.programs import run
+from shop_cluster.programs import make_once, run
 from shop_cluster.state import ROOT, cache_folder
 
 DOCKERFILE = ROOT / "deploy" / "docker" / "Dockerfile"
@@ -71,17 +69,17 @@ def make_base() -> tuple[str, Path]:
     python = find_python(wanted_tag(DOCKERFILE.read_text()).partition("-")[0])
     key = hashlib.sha256(CERTIFICATES.read_bytes() + Path(__file__).read_bytes()).hexdigest()[:12]
     archive = cache_folder() / f"base-{release}-python{python.version}-{key}.tar"
-    with FileLock(f"{archive}.lock"):
-        if not archive.exists():
-            root = Path(tempfile.mkdtemp(prefix="shop-base-"))
-            try:
-                _fill(root, release, python)
-                part = Path(f"{archive}.part")
-                left = [f"--exclude=./{path}/*" for path in LEFT_OUT]
-                run(["tar", "-C", str(root), "--numeric-owner", *left, "-cf", str(part), "."], "packing the base", "")
-                part.rename(archive)
-            finally:
-                shutil.rmtree(root, ignore_errors=True)
+
+    def make(target: Path) -> None:
+        root = Path(tempfile.mkdtemp(prefix="shop-base-"))
+        try:
+            _fill(root, release, python)
+            left = [f"--exclude=./{path}/*" for path in LEFT_OUT]
+            run(["tar", "-C", str(root), "--numeric-owner", *left, "-cf", str(target), "."], "packing the base", "")
+        finally:
+            shutil.rmtree(root, ignore_errors=True)
+
+    make_once(archive, make)
     return f"{python.series}-slim-{release}", archive
 
 

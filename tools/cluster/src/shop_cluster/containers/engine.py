@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from shop_cluster.failures import ClusterError
+from shop_cluster.processes import end
 from shop_cluster.programs import run
 
 START_SECONDS = 60
@@ -91,7 +92,7 @@ def _own_engine() -> Iterator[Engine]:
         _wait_for(engine, process, log)
         yield engine
     finally:
-        _end(process)
+        end(process, grace_seconds=STOP_SECONDS)
         _unmount(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -106,15 +107,6 @@ def _wait_for(engine: Engine, process: subprocess.Popen[bytes], log: Path) -> No
                 log_lines=log.read_text(errors="replace").splitlines()[-15:],
             )
         time.sleep(0.1)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _unmount(folder: Path) -> None:

@@ -1,13 +1,11 @@
 """Who decides how many pods there are, and within which bounds."""
 
-from shop_common.events import orders, users
 from shop_common.events.contract import PARTITIONS
+from shop_common.kafka.topics import GROUPS
 from shop_k8s.model import APIS, WORKERS, Build, Object, dig, many, ref
 from shop_k8s.policy import Complaints, policy
 
 LEAST = 2
-READS = {"users-worker": orders.TOPIC, "users-mail": users.TOPIC, "orders-worker": users.TOPIC}
-"""Consumer group → the topic it reads."""
 
 
 @policy("Each API has a HorizontalPodAutoscaler, and each workload at most one autoscaler of any kind.")
@@ -97,9 +95,9 @@ def keda_triggers(build: Build) -> Complaints:
             metadata = trigger.get("metadata") or {}
             if not metadata.get("bootstrapServers"):
                 yield ref(scaler), "set bootstrapServers"
-            if metadata.get("consumerGroup") not in READS:
-                yield ref(scaler), f"no group is called {metadata.get('consumerGroup')}: take {' or '.join(READS)}"
-            elif metadata.get("topic") != READS[metadata["consumerGroup"]]:
-                yield ref(scaler), f"group {metadata['consumerGroup']} reads {READS[metadata['consumerGroup']]}"
+            if metadata.get("consumerGroup") not in GROUPS:
+                yield ref(scaler), f"no group is called {metadata.get('consumerGroup')}: take {' or '.join(GROUPS)}"
+            elif metadata.get("topic") != GROUPS[metadata["consumerGroup"]]:
+                yield ref(scaler), f"group {metadata['consumerGroup']} reads {GROUPS[metadata['consumerGroup']]}"
             if metadata.get("allowIdleConsumers") == "true":
                 yield ref(scaler), "remove allowIdleConsumers: a pod without a partition does nothing"
