@@ -102,7 +102,7 @@ def answers(codes: Collection[str]) -> Document:
 def answer_component(name: str) -> Document:
     errors = [BY_CODE[code] for code in name.split(".")]
     titles = {error.title: [each.code for each in errors if each.title == error.title] for error in errors}
-    given = [{name for name in error.headers if name.lower() in TO_CLIENT} for error in errors]
+    given = [{name for name in error.headers if name.lower() in TO_CLIENT.values()} for error in errors]
     own = {header: all(header in each for each in given) for header in sorted(set().union(*given))}
     problem = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": example_references(name.split("."))}
     return {

@@ -146,16 +146,21 @@ def _recorded(
     try:
         with _as_current(recorded.get_span_context()):
             yield recorded
-    except asyncio.CancelledError:
-        recorded.set_status(Status(StatusCode.ERROR, "cancelled"))
-        raise
-    except Exception as error:
-        # The message may quote what a client sent: only the type goes into the trace.
-        recorded.set_status(Status(StatusCode.ERROR, type(error).__name__))
-        recorded.set_attribute("error.type", type(error).__qualname__)
+    except (Exception, asyncio.CancelledError) as error:
+        mark_failed(recorded, error)
         raise
     finally:
         recorded.end()
+
+
+def mark_failed(recorded: Span, error: BaseException | None) -> None:
+    """None: it was cancelled."""
+    if error is None or isinstance(error, asyncio.CancelledError):
+        recorded.set_status(Status(StatusCode.ERROR, "cancelled"))
+    else:
+        # The message may quote what a client sent: only the type goes into the trace.
+        recorded.set_status(Status(StatusCode.ERROR, type(error).__name__))
+        recorded.set_attribute("error.type", type(error).__qualname__)
 
 
 @contextmanager

@@ -1,10 +1,17 @@
 """Single-flight: one question for all who ask the same meanwhile, given up when none of them waits any more."""
 
 import asyncio
-from collections.abc import Coroutine, Hashable, MutableMapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Hashable, MutableMapping
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
+
+
+class Question(Protocol):
+    """What is under way."""
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
 
 
 class Flight(Generic[T]):
@@ -13,36 +20,50 @@ class Flight(Generic[T]):
     Without a key it is shared with nobody: not to be found in `flights`, and joined once.
     """
 
-    __slots__ = ("_flights", "_key", "_task", "_waiting", "ends")
+    __slots__ = ("_answer", "_flights", "_key", "_question", "_waiting", "ends")
 
     def __init__(
         self,
-        question: Coroutine[Any, Any, T],
+        begin: Callable[[Callable[[T | Exception], None]], Question],
         key: Hashable | None,
         flights: MutableMapping[Hashable, "Flight[T]"],
         ends: float,
     ) -> None:
+        """`begin` asks, and has the answer or what went wrong given to what it is called with."""
         self.ends = ends
         """When the question is given up, on the monotonic clock."""
         self._key = key
         self._flights = flights
         self._waiting = 0
-        self._task = asyncio.create_task(question)
+        self._answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         if key is not None:
-            self._task.add_done_callback(self._land)
             flights[key] = self
+        self._question = begin(self._land)
 
     def join(self) -> asyncio.Future[T]:
         """Its answer; cancelled, the others still get theirs."""
         self._waiting += 1
-        return self._task if self._key is None else asyncio.shield(self._task)
+        return self._answer if self._key is None else asyncio.shield(self._answer)
 
     def leave(self) -> None:
         self._waiting -= 1
-        if not self._waiting and not self._task.done():
-            self._land()
-            self._task.cancel()
+        if self._waiting:
+            return
+        self._forget()
+        if self._answer.cancel() or self._answer.cancelled():
+            self._question.cancel()
+        else:
+            self._answer.exception()  # which nobody may have waited for to the end
 
-    def _land(self, _: object = None) -> None:
-        if self._flights.get(self._key) is self:
+    def _land(self, answer: T | Exception) -> None:
+        self._forget()
+        if self._answer.done():
+            return
+        if isinstance(answer, Exception):
+            self._answer.set_exception(answer)
+        else:
+            self._answer.set_result(answer)
+
+    def _forget(self) -> None:
+        if self._key is not None and self._flights.get(self._key) is self:
             del self._flights[self._key]

@@ -1,8 +1,7 @@
 """Which headers pass, in either direction: those named here and no others, so hop-by-hop ones and cookies never do."""
 
 import re
-from collections.abc import Callable, Iterable
-from string import punctuation
+from collections.abc import Iterable, Mapping
 from urllib.parse import quote, urlsplit
 
 from shop_common.errors import BadRequest
@@ -18,17 +17,21 @@ TO_UPSTREAM = {
         "if-none-match",
     )
 }
-TO_CLIENT = (
-    "allow",
-    "cache-control",
-    "content-type",
-    "etag",
-    "idempotency-replayed",
-    "last-modified",
-    "retry-after",
-    "vary",
-    "www-authenticate",
-)
+TO_CLIENT = {
+    name.encode(): name
+    for name in (
+        "allow",
+        "cache-control",
+        "content-type",
+        "etag",
+        "idempotency-replayed",
+        "last-modified",
+        "retry-after",
+        "vary",
+        "www-authenticate",
+    )
+}
+_QUERY_PUNCTUATION = "!$&'()*+,-./:;=?@_~%"
 _NO_CACHE = re.compile(rb"(?:^|,)\s*no-cache\s*(?:$|,)", re.IGNORECASE)
 _STRICT = re.compile(rb'(?:^|[,;])\s*handling\s*=\s*"?strict"?\s*(?:$|[,;])', re.IGNORECASE)
 
@@ -49,17 +52,18 @@ def to_upstream(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return passed
 
 
-def to_client(find: Callable[[str], str | None], origin: str) -> dict[str, str]:
-    """An upstream's headers as they go back; a `Location` at `origin` loses it, one elsewhere is dropped."""
-    passed = {name: value for name in TO_CLIENT if (value := find(name)) is not None}
-    if location := _public_location(find("location"), origin):
+def to_client(given: Mapping[bytes, bytes], origin: str) -> dict[str, str]:
+    """An upstream's headers as they go back; a `Location` at `origin` loses it, one elsewhere is dropped.
+
+    UnicodeDecodeError for one that is no text.
+    """
+    passed = {name: given[raw_name].decode() for raw_name, name in TO_CLIENT.items() if raw_name in given}
+    if b"location" in given and (location := _public_location(given[b"location"].decode(), origin)):
         passed["location"] = location
     return passed
 
 
-def _public_location(location: str | None, origin: str) -> str | None:
-    if location is None:
-        return None
+def _public_location(location: str, origin: str) -> str | None:
     parts = urlsplit(location)
     if not parts.scheme and not parts.netloc:
         return location
@@ -79,5 +83,5 @@ def wants_no_cache(raw: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 def query_text(raw: bytes) -> str:
-    """A query as it came, with whatever a URL may not contain percent-encoded."""
-    return quote(raw, safe=punctuation)
+    """A query as it came, with whatever RFC 3986 does not let it contain percent-encoded."""
+    return quote(raw, safe=_QUERY_PUNCTUATION)

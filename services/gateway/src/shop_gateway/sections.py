@@ -1,7 +1,7 @@
 """One section of a dashboard: asked of its owner, checked, and remembered in both levels of the cache."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from shop_gateway.errors import UpstreamError, UpstreamMalformed
 from shop_gateway.freshness import Levels
 from shop_gateway.models import Answer, Call, SectionOutcome, SectionProblem
 from shop_gateway.shared_cache import SharedLease
-from shop_gateway.upstreams.calls import Upstream
+from shop_gateway.upstreams.calls import Attempts, Upstream
 
 _OK, _BAD_REQUEST, _SERVER_ERROR = 200, 400, 500
 
@@ -56,18 +56,32 @@ class SectionReader:
     def __init__(self, levels: Levels) -> None:
         self._levels = levels
 
-    async def read(self, question: Question) -> SectionOutcome:
-        """The section, or its problem; of a required one RequiredRefused or UpstreamError instead."""
-        section, headers, seconds, lease, shared_lease, fallback = question
+    def begin(self, question: Question, done: Callable[[SectionOutcome | Exception], None]) -> Attempts:
+        """`done` is given the section, or its problem; of a required one RequiredRefused or UpstreamError instead."""
+        section = question.section
+        target = section.target.replace("{user_id}", question.lease.key.user_id)
+        call = Call("GET", section.route, target, question.headers, repeatable=True)
         started = time.perf_counter()
-        target = section.target.replace("{user_id}", lease.key.user_id)
-        call = Call("GET", section.route, target, headers, repeatable=True)
-        try:
-            answer = await section.upstream.call(call, seconds, optional=not section.required)
-            if answer.status >= _BAD_REQUEST:
-                return self._refused(section, answer, fallback, started)
-            body = _object(answer, section.upstream.name)
-        except UpstreamError as error:
+
+        def on_result(result: Answer | UpstreamError) -> None:
+            try:
+                outcome = self._outcome(question, result, started)
+            except Exception as error:  # noqa: BLE001 - whoever waits is told
+                done(error)
+            else:
+                done(outcome)
+
+        return section.upstream.begin(call, question.seconds, on_result, optional=not section.required)
+
+    def _outcome(self, question: Question, answer: Answer | UpstreamError, started: float) -> SectionOutcome:
+        section, _, _, lease, shared_lease, fallback = question
+        if isinstance(answer, UpstreamError):
+            return self.failed(section, answer, fallback, started)
+        if answer.status >= _BAD_REQUEST:
+            return self._refused(section, answer, fallback, started)
+        body = answer.body
+        if answer.status != _OK or body[:1] != b"{" or body[-1:] != b"}":
+            error = UpstreamMalformed(f"{section.upstream.name} cannot be understood: its answer is no object")
             return self.failed(section, error, fallback, started)
         versions = _versions(section, answer, lease)
         if self._levels.memory.fill(lease, answer, versions) and shared_lease is not None:
@@ -111,13 +125,6 @@ def shows(user: CachedUser, entry: Entry, at_least: Mapping[str, int]) -> bool:
     return all(
         max(entry.versions.get(name, 0), user.seen.get(name, 0)) >= version for name, version in at_least.items()
     )
-
-
-def _object(answer: Answer, owner: str) -> bytes:
-    """As it came, unparsed."""
-    if answer.status == _OK and answer.body[:1] == b"{" and answer.body[-1:] == b"}":
-        return answer.body
-    raise UpstreamMalformed(f"{owner} cannot be understood: its answer is no object")
 
 
 def _problem(answer: Answer, owner: str) -> SectionProblem:

@@ -146,13 +146,11 @@ class Dashboards:
         flights: list[Flight[SectionOutcome]] = []
         answers: list[asyncio.Future[SectionOutcome]] = []
         try:
-            if seconds > 0:
+            if rest and seconds > 0:
                 for section in rest:
                     flights.append(self._board(section, ask, shared_lease, seconds, alone=section.name in alone))
                     answers.append(flights[-1].join())
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(seconds + _LANDING_SECONDS):
-                        await asyncio.gather(*answers)
+                await _landed(flights, answers, time.monotonic() + seconds + _LANDING_SECONDS)
             for section, answer in zip_longest(rest, answers):
                 in_time = answer is not None and answer.done() and not answer.cancelled()
                 known[section.name] = answer.result() if in_time else self._late(section, ask, started)
@@ -193,7 +191,7 @@ class Dashboards:
             return under_way
         fallback = None if alone else lease.user.entries.get(section.name)
         question = Question(section, ask.headers, seconds, lease, shared_lease, fallback)
-        return Flight(self._reader.read(question), key, lease.user.flights, now + seconds)
+        return Flight(partial(self._reader.begin, question), key, lease.user.flights, now + seconds)
 
     def _refresh(self, section: Section, ask: Ask) -> None:
         """Ask anew, for whoever comes next."""
@@ -227,6 +225,18 @@ class Dashboards:
         if remaining is not None:
             total = min(total, remaining - _ASSEMBLY_SECONDS)
         return min(total - _LANDING_SECONDS, self._deadlines.section_seconds)
+
+
+async def _landed(
+    flights: Sequence[Flight[SectionOutcome]], answers: Sequence[asyncio.Future[SectionOutcome]], latest: float
+) -> None:
+    """All of them, or as many as do until then; raises what the first one does that fails."""
+    if max(flight.ends for flight in flights) <= latest:
+        await asyncio.gather(*answers)
+        return
+    with suppress(TimeoutError):  # others have more time than this one
+        async with asyncio.timeout(latest - time.monotonic()):
+            await asyncio.gather(*answers)
 
 
 def _concerning(section: Section, ask: Ask) -> Mapping[str, int]:

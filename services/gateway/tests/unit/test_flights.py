@@ -1,6 +1,7 @@
 """One question for all who ask the same, and none for nobody."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,24 +15,25 @@ def flights() -> dict[Any, Any]:
 
 
 class Owner:
+    answer: Callable[[str | Exception], None]
+
     def __init__(self) -> None:
         self.cancelled = False
-        self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    async def ask(self) -> str:
-        try:
-            return await self.answer
-        except asyncio.CancelledError:
-            self.cancelled = True
-            raise
+    def ask(self, answer: Callable[[str | Exception], None]) -> "Owner":
+        self.answer = answer
+        return self
+
+    def cancel(self) -> None:
+        self.cancelled = True
 
 
 async def test_all_get_the_one_answer(flights: dict[Any, Any]) -> None:
     owner = Owner()
-    flight = Flight(owner.ask(), "key", flights, ends=1)
+    flight = Flight(owner.ask, "key", flights, ends=1)
     answers = [flight.join() for _ in range(3)]
     assert flights == {"key": flight}
-    owner.answer.set_result("yes")
+    owner.answer("yes")
     assert await asyncio.gather(*answers) == ["yes"] * 3
     assert flights == {}, "what is answered is not waited for"
     for _ in answers:
@@ -40,12 +42,12 @@ async def test_all_get_the_one_answer(flights: dict[Any, Any]) -> None:
 
 async def test_who_leaves_takes_nothing_from_the_others(flights: dict[Any, Any]) -> None:
     owner = Owner()
-    flight = Flight(owner.ask(), "key", flights, ends=1)
+    flight = Flight(owner.ask, "key", flights, ends=1)
     gone, stays = flight.join(), flight.join()
     gone.cancel()
     flight.leave()
     await asyncio.sleep(0)
-    owner.answer.set_result("yes")
+    owner.answer("yes")
     assert await stays == "yes"
     flight.leave()
     assert not owner.cancelled
@@ -53,7 +55,7 @@ async def test_who_leaves_takes_nothing_from_the_others(flights: dict[Any, Any])
 
 async def test_the_last_to_leave_ends_the_question_and_nobody_can_join_it(flights: dict[Any, Any]) -> None:
     owner = Owner()
-    flight = Flight(owner.ask(), "key", flights, ends=1)
+    flight = Flight(owner.ask, "key", flights, ends=1)
     flight.join()
     await asyncio.sleep(0)
     flight.leave()
@@ -64,9 +66,9 @@ async def test_the_last_to_leave_ends_the_question_and_nobody_can_join_it(flight
 
 async def test_an_error_reaches_all(flights: dict[Any, Any]) -> None:
     owner = Owner()
-    flight = Flight(owner.ask(), "key", flights, ends=1)
+    flight = Flight(owner.ask, "key", flights, ends=1)
     answers = [flight.join() for _ in range(2)]
-    owner.answer.set_exception(RuntimeError("no"))
+    owner.answer(RuntimeError("no"))
     assert [type(each) for each in await asyncio.gather(*answers, return_exceptions=True)] == [RuntimeError] * 2
     for _ in answers:
         flight.leave()
@@ -74,13 +76,13 @@ async def test_an_error_reaches_all(flights: dict[Any, Any]) -> None:
 
 async def test_a_later_question_keeps_its_place_when_an_earlier_one_ends(flights: dict[Any, Any]) -> None:
     first, second = Owner(), Owner()
-    flight = Flight(first.ask(), "key", flights, ends=1)
-    later = Flight(second.ask(), "key", flights, ends=2)
+    flight = Flight(first.ask, "key", flights, ends=1)
+    later = Flight(second.ask, "key", flights, ends=2)
     answers = flight.join(), later.join()
-    first.answer.set_result("first")
+    first.answer("first")
     assert await answers[0] == "first"
     assert flights == {"key": later}
-    second.answer.set_result("second")
+    second.answer("second")
     await answers[1]
     flight.leave()
     later.leave()
@@ -88,7 +90,7 @@ async def test_a_later_question_keeps_its_place_when_an_earlier_one_ends(flights
 
 async def test_without_a_key_it_is_nobody_elses(flights: dict[Any, Any]) -> None:
     owner = Owner()
-    flight = Flight(owner.ask(), None, flights, ends=1)
+    flight = Flight(owner.ask, None, flights, ends=1)
     answer = flight.join()
     assert flights == {}
     await asyncio.sleep(0)

@@ -8,6 +8,10 @@ from shop_gateway.headers import query_text, to_client, to_upstream, wants_all_o
 ORIGIN = "http://users.internal:8001"
 
 
+def as_sent(headers: dict[str, str]) -> dict[bytes, bytes]:
+    return {name.encode(): value.encode() for name, value in headers.items()}
+
+
 def test_only_named_headers_go_upstream() -> None:
     raw = [
         (b"host", b"shop.example"),
@@ -46,7 +50,7 @@ def test_only_named_headers_come_back() -> None:
         "x-internal": "1",
         "access-control-allow-origin": "*",
     }
-    assert to_client(upstream.get, ORIGIN) == {"content-type": "application/json", "etag": '"3"'}
+    assert to_client(as_sent(upstream), ORIGIN) == {"content-type": "application/json", "etag": '"3"'}
 
 
 @pytest.mark.parametrize(
@@ -61,7 +65,7 @@ def test_only_named_headers_come_back() -> None:
     ],
 )
 def test_a_location_never_names_an_internal_or_foreign_host(location: str, public: str | None) -> None:
-    assert to_client({"location": location}.get, ORIGIN).get("location") == public
+    assert to_client(as_sent({"location": location}), ORIGIN).get("location") == public
 
 
 @pytest.mark.parametrize(

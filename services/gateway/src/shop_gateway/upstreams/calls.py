@@ -4,20 +4,22 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from functools import lru_cache
 
 from opentelemetry.trace import SpanKind
 from prometheus_client import Counter, Histogram
 
+from shop_common.connections import HttpCall, open_pool
 from shop_common.http import open_http_client, open_http_pool
 from shop_common.metrics import from_zero, times_of
 from shop_common.tokens import FetchKeys, fetch_keys_from
-from shop_common.tracing import span
+from shop_common.tracing import begin_span, current_traceparent, format_traceparent, mark_failed
 from shop_gateway.errors import UpstreamBusy, UpstreamError, UpstreamUnreachable
 from shop_gateway.models import Answer, Call, Owner
 from shop_gateway.settings import UpstreamSettings
-from shop_gateway.upstreams.exchange import Exchange
-from shop_gateway.upstreams.guard import NO_LESSON, REFUSED_HERE, Guard, learn
+from shop_gateway.upstreams.exchange import Done, Exchange
+from shop_gateway.upstreams.guard import NO_LESSON, REFUSED_HERE, Guard, Lesson, learn
 from shop_gateway.upstreams.retries import RetryBudget, pause_before_retry
 
 UPSTREAM_SECONDS = Histogram(
@@ -36,81 +38,156 @@ class Upstream:
 
     def __init__(self, name: Owner, exchange: Exchange, settings: UpstreamSettings) -> None:
         self.name = name
-        self._exchange = exchange
+        self.exchange = exchange
+        self.retries = RetryBudget()
         self._total_seconds = settings.total_seconds
         self._connections = settings.max_connections
         self._guards: dict[tuple[str, str], Guard] = {}
-        self._retries = RetryBudget()
         from_zero(UPSTREAM_RETRIES, name)
 
-    async def call(self, call: Call, seconds: float, *, optional: bool = False) -> Answer:
-        """Any answer that is JSON or empty, whatever its status; UpstreamError (502, 503, 504) if there is none.
+    def begin(self, call: Call, seconds: float, done: Done, *, optional: bool = False) -> "Attempts":
+        """`done` is given any answer that is JSON or empty, whatever its status; UpstreamError if there is none.
 
-        `seconds` is the time left for it, a second try included. What is `optional` is refused first under load.
+        That may be before this returns. `seconds` is the time left for it, a second try included. What is `optional`
+        is refused first under load.
         """
         ends = time.monotonic() + min(seconds, self._total_seconds)
-        self._retries.earn()
+        self.retries.earn()
+        attempts = Attempts(self, call, ends, done, optional=optional)
+        attempts.begin()
+        return attempts
+
+    async def call(self, call: Call, seconds: float) -> Answer:
+        """Any answer that is JSON or empty, whatever its status; UpstreamError (502, 503, 504) if there is none."""
+        settled: asyncio.Future[Answer | UpstreamError] = asyncio.get_running_loop().create_future()
+
+        def settle(result: Answer | UpstreamError) -> None:
+            if not settled.done():
+                settled.set_result(result)
+
+        attempts = self.begin(call, seconds, settle)
         try:
-            answer = await self._attempt(call, ends, optional=optional)
-            if answer.status not in _WORTH_A_RETRY or not await self._may_retry(call, ends):
-                return answer
-        except UpstreamUnreachable:
-            if not await self._may_retry(call, ends):
-                raise
-        return await self._attempt(call, ends, optional=optional)
+            result = await settled
+        finally:
+            attempts.cancel()
+        if isinstance(result, UpstreamError):
+            raise result
+        return result
 
-    async def _may_retry(self, call: Call, ends: float) -> bool:
-        """Whether the call is to be made once more: then at once, the pause before it is over."""
-        pause = pause_before_retry(ends - time.monotonic()) if call.repeatable else None
-        if pause is None or not self._retries.try_spend():
-            return False
-        UPSTREAM_RETRIES.labels(self.name).inc()
-        await asyncio.sleep(pause)
-        return True
-
-    async def _attempt(self, call: Call, ends: float, *, optional: bool) -> Answer:
+    def guard(self, call: Call) -> Guard:
+        """Of the call's route."""
         guard = self._guards.get((call.method, call.route))
         if guard is None:
             guard = Guard(self.name, call.method, call.route, self._connections)
             self._guards[call.method, call.route] = guard
-        ticket = guard.enter(optional=optional)
-        started, lesson = time.monotonic(), NO_LESSON
-        seconds = ends - started
-        try:
-            answer = await self._observed(call, seconds)
-            lesson = learn(answer.status, seconds, time.monotonic() - started)
-        except UpstreamError as error:
-            took = time.monotonic() - started
-            lesson = REFUSED_HERE if isinstance(error, UpstreamBusy) else learn(error.status, seconds, took)
-            raise
-        else:
-            return answer
-        finally:
-            guard.leave(ticket, lesson)
+        return guard
 
-    async def _observed(self, call: Call, seconds: float) -> Answer:
-        started = time.perf_counter()
-        outcome = "cancelled"
-        name, attributes = _described(self.name, call.method, call.route)
+
+class Attempts:
+    """A call under way: tried, and at most once more."""
+
+    __slots__ = (
+        "_call",
+        "_context",
+        "_done",
+        "_ends",
+        "_exchange",
+        "_guard",
+        "_is_last",
+        "_optional",
+        "_pause",
+        "_seconds",
+        "_span",
+        "_started",
+        "_ticket",
+        "_upstream",
+    )
+
+    def __init__(self, upstream: Upstream, call: Call, ends: float, done: Done, *, optional: bool) -> None:
+        self._upstream = upstream
+        self._call = call
+        self._ends = ends
+        self._done: Done | None = done
+        self._optional = optional
+        self._guard = upstream.guard(call)
+        self._context = copy_context()
+        self._is_last = not call.repeatable
+        self._exchange: HttpCall | None = None
+        self._pause: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
         try:
-            with span(name, SpanKind.CLIENT, attributes) as recorded:
-                answer = await self._exchange.send(call, seconds)
-                outcome = _outcome(answer.status)
-                if recorded is not None:
-                    recorded.set_attribute("http.response.status_code", answer.status)
-                return answer
-        except UpstreamError as error:
-            outcome = error.code
-            raise
-        finally:
-            times_of(UPSTREAM_SECONDS, self.name, call.route, outcome).observe(time.perf_counter() - started)
+            self._ticket = self._guard.enter(optional=self._optional)
+        except UpstreamError as refusal:
+            self._finish(refusal)
+            return
+        call, name = self._call, self._upstream.name
+        self._started = time.monotonic()
+        self._seconds = self._ends - self._started
+        self._span = begin_span(*_described(name, call.method, call.route))
+        traceparent = format_traceparent(self._span.get_span_context()) if self._span else current_traceparent()
+        self._exchange = self._upstream.exchange.begin(call, self._seconds, traceparent, self._on_result)
+
+    def cancel(self) -> None:
+        """Give it up; nobody is told."""
+        if self._done is None:
+            return
+        self._done = None
+        if self._pause is not None:
+            self._pause.cancel()
+        if self._exchange is not None:
+            self._exchange.cancel()
+            self._leave(NO_LESSON, "cancelled")
+            if self._span is not None:
+                mark_failed(self._span, None)
+                self._span.end()
+
+    def _on_result(self, result: Answer | UpstreamError) -> None:
+        took = time.monotonic() - self._started
+        recorded = self._span
+        if isinstance(result, UpstreamError):
+            is_busy = isinstance(result, UpstreamBusy)
+            self._leave(REFUSED_HERE if is_busy else learn(result.status, self._seconds, took), result.code)
+            if recorded is not None:
+                mark_failed(recorded, result)
+            is_worth_more = isinstance(result, UpstreamUnreachable)
+        else:
+            self._leave(learn(result.status, self._seconds, took), _outcome(result.status))
+            if recorded is not None:
+                recorded.set_attribute("http.response.status_code", result.status)
+            is_worth_more = result.status in _WORTH_A_RETRY
+        if recorded is not None:
+            recorded.end()
+        if not (is_worth_more and self._try_again()):
+            self._finish(result)
+
+    def _leave(self, lesson: Lesson, outcome: str) -> None:
+        self._exchange = None
+        self._guard.leave(self._ticket, lesson)
+        seconds = time.monotonic() - self._started
+        times_of(UPSTREAM_SECONDS, self._upstream.name, self._call.route, outcome).observe(seconds)
+
+    def _try_again(self) -> bool:
+        """After a pause, if there is time for that and the budget allows it."""
+        pause = None if self._is_last else pause_before_retry(self._ends - time.monotonic())
+        if pause is None or not self._upstream.retries.try_spend():
+            return False
+        self._is_last = True
+        UPSTREAM_RETRIES.labels(self._upstream.name).inc()
+        self._pause = asyncio.get_running_loop().call_later(pause, self.begin, context=self._context)
+        return True
+
+    def _finish(self, result: Answer | UpstreamError) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(result)
 
 
 @lru_cache
-def _described(owner: Owner, method: str, route: str) -> tuple[str, Mapping[str, str]]:
-    """A call's span: its name and attributes."""
+def _described(owner: Owner, method: str, route: str) -> tuple[str, SpanKind, Mapping[str, str]]:
+    """A call's span: its name, kind and attributes."""
     attributes = {"peer.service": owner, "http.request.method": method, "url.template": route}
-    return f"gateway → {owner} {method} {route}", attributes
+    return f"gateway → {owner} {method} {route}", SpanKind.CLIENT, attributes
 
 
 def _outcome(status: int) -> str:
@@ -122,8 +199,8 @@ def _outcome(status: int) -> str:
 @asynccontextmanager
 async def open_upstream(name: Owner, url: str, settings: UpstreamSettings) -> AsyncIterator[Upstream]:
     """A pool of its own, so that a slow service cannot use up the other's connections."""
-    async with open_http_pool(settings) as pool:
-        yield Upstream(name, Exchange(name, url, pool, settings.max_answer_bytes), settings)
+    async with open_pool(url, settings, settings.max_answer_bytes) as pool:
+        yield Upstream(name, Exchange(name, pool), settings)
 
 
 @asynccontextmanager
