@@ -32,6 +32,12 @@ def request_scope(request_id: str) -> Iterator[None]:
         _deadline.reset(deadline_before)
 
 
+def begin_request(request_id: str, seconds: float) -> None:
+    """As `request_scope` and `set_deadline`, in a task that ends with its request."""
+    _request_id.set(request_id)
+    set_deadline(seconds)
+
+
 def set_deadline(seconds: float) -> None:
     """Seconds from now until the request must be done."""
     _deadline.set(time.monotonic() + seconds)

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, Protocol, cast
 
 from starlette.types import Scope
@@ -12,8 +12,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from shop_common.problems import problem_response
 from shop_common.request import abandon
 
-AnswerAtOnce = Callable[[bytes], tuple[bytes, bytes] | None]
-"""To what has come of a request: head, without its last empty line, and body of an answer that waits for nothing.
+Reply = tuple[bytes, bytes]
+"""Head, without its last empty line, and body."""
+AnswerAtOnce = Callable[[bytes], Reply | Coroutine[Any, Any, Reply] | None]
+"""To what has come of a request: an answer that waits for nothing, or one to be waited for, cancelled with its client.
 
 None: let the request be parsed, and the application answer.
 """
@@ -89,6 +91,9 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._answered: RequestResponseCycle | None = None
         self._listener: Listener | None = None
         self._at_once: AnswerAtOnce | None = self.app_state.get("answer_at_once")
+        self._answering: asyncio.Task[None] | None = None
+        self._next = b""
+        self._is_last = False
         self._answered_at = 0.0
         self._defaults: tuple[Sequence[tuple[bytes, bytes]], bytes] = ((), b"")
 
@@ -96,7 +101,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     def is_idle(self) -> bool:
         """No request is under way; the head of one may be."""
         cycle: RequestResponseCycle | None = self.cycle
-        return self._listener is None and (cycle is None or cycle.response_complete)
+        return self._listener is None and self._answering is None and (cycle is None or cycle.response_complete)
 
     @property
     def is_closing(self) -> bool:
@@ -145,14 +150,20 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._listener is not None:
             self._listener.on_closed()
+        if self._answering is not None:
+            self._answering.cancel()
         if cycle is not None and not cycle.response_complete:
             abandon(cast("Scope", cycle.scope))
 
     def data_received(self, data: bytes) -> None:
         if self._listener is not None:
             return  # what follows is not answered any more
+        if self._answering is not None:
+            self._next += data
+            self.flow.pause_reading()
+            return
         if self._at_once and self._is_between_requests and (answer := self._at_once(data)):
-            self._send_at_once(*answer)
+            self._take(answer)
             return
         self._head_bytes += len(data)
         super().data_received(data)
@@ -197,6 +208,8 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         left = self._answered_at + self.timeout_keep_alive - self.loop.time()
+        if self._answering is not None:
+            left = self.timeout_keep_alive
         if left > 0:
             self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
         else:
@@ -206,6 +219,8 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         if self._listener is not None:
             self._listener.on_shutdown()
+        elif self._answering is not None:
+            self._is_last = True
         else:
             super().shutdown()
             self._watch_writing()
@@ -221,18 +236,42 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         """Nothing is under way or half received, so the parser need not see a request that is answered without it."""
         return self._in_head and not self._head_bytes and self.is_idle and self.is_writable
 
+    def _take(self, answer: Reply | Coroutine[Any, Any, Reply]) -> None:
+        if self._head_timer is not None:
+            self._forget_head()
+        if isinstance(answer, tuple):
+            self._send_at_once(*answer)
+        else:
+            self._answering = self.loop.create_task(self._send_later(answer))
+            self.tasks.add(self._answering)
+
+    async def _send_later(self, answer: Coroutine[Any, Any, Reply]) -> None:
+        reply = None
+        try:
+            reply = await answer
+        finally:
+            self.tasks.discard(cast("asyncio.Task[None]", self._answering))
+            self._answering = None
+            if reply is None:
+                self.transport.close()
+        if self.transport.is_closing():
+            return
+        self._send_at_once(*reply)
+        if data := self._next:
+            self._next = b""
+            self.flow.resume_reading()
+            self.data_received(data)
+
     def _send_at_once(self, head: bytes, body: bytes) -> None:
         defaults = self.server_state.default_headers  # another list each second
         if self._defaults[0] is not defaults:
             self._defaults = defaults, header_lines(defaults)
         self.transport.write(b"%b%b\r\n%b" % (head, self._defaults[1], body))
         self.server_state.total_requests += 1
-        if self._head_timer is not None:
-            self._forget_head()
         self._answered_at = self.loop.time()  # instead of a timer anew for each answer
         if self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_handler()
-        if CLOSE_HEADER in defaults:
+        if self._is_last or CLOSE_HEADER in defaults:
             self.transport.close()
             self._watch_writing()
 

@@ -44,7 +44,7 @@ _QUIET_PATHS = frozenset({"/livez", "/readyz", "/health", "/metrics"})
 REQUEST_ID_PATTERN: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MILLISECONDS = re.compile(r"\d{1,7}")
 _SERVER_ERROR = 500
-_CLIENT_GONE = 499
+CLIENT_GONE = 499
 
 _logger = logging.getLogger(__name__)
 
@@ -75,14 +75,32 @@ def abandon(scope: Scope) -> None:
         task.cancel()
 
 
+class InProgress:
+    """Requests that a process has under way: each is one from entering to leaving this."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.count = 0
+
+    def __enter__(self) -> None:
+        self.count += 1
+        HTTP_IN_PROGRESS.inc()
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+        HTTP_IN_PROGRESS.dec()
+
+
 class RequestMiddleware:
     """Wraps a whole application; everything inside may rely on `context` and `tracing`."""
 
-    def __init__(self, app: ASGIApp, http: HttpServerSettings, tracing: TracingSettings) -> None:
+    def __init__(
+        self, app: ASGIApp, http: HttpServerSettings, tracing: TracingSettings, in_progress: InProgress
+    ) -> None:
         self._app = app
         self._http = http
         self._sample_ratio = tracing.recorded_share
-        self._in_progress = 0
+        self._in_progress = in_progress
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -100,7 +118,7 @@ class RequestMiddleware:
         answer = _Answer(send)
         with (
             context.request_scope(request_id),
-            HTTP_IN_PROGRESS.track_inprogress(),
+            self._in_progress,
             entry_span(method, SpanKind.SERVER, headers.get("traceparent"), sample_ratio=ratio) as span,
         ):
             try:
@@ -118,7 +136,6 @@ class RequestMiddleware:
     async def _guarded(self, scope: Scope, headers: Mapping[str, str], receive: Receive, answer: "_Answer") -> None:
         """Run the application within limits; whatever escapes it becomes a problem document."""
         has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-        self._in_progress += 1
         try:
             self._check_limits(scope)
             seconds = self._deadline_seconds(headers)
@@ -133,22 +150,20 @@ class RequestMiddleware:
         except asyncio.CancelledError:
             if scope.get(_TASK) is not False:
                 raise
-            answer.status = _CLIENT_GONE
+            answer.status = CLIENT_GONE
         except ClientDisconnect:
-            answer.status = _CLIENT_GONE
+            answer.status = CLIENT_GONE
         except Exception as error:
             if answer.begun:  # too late for a problem document: the server cuts the connection
                 answer.status = _SERVER_ERROR
                 raise
-            response = _last_resort(error, late=answer.deadline is not None and answer.deadline.expired())
+            response = last_resort(error, late=answer.deadline is not None and answer.deadline.expired())
             if has_body:  # the rest of it is still coming, in whatever amount
                 response.headers["Connection"] = "close"
             await response(scope, receive, answer.send)
-        finally:
-            self._in_progress -= 1
 
     def _check_limits(self, scope: Scope) -> None:
-        if self._in_progress > self._http.limit_concurrency and scope["path"] not in _QUIET_PATHS:
+        if self._in_progress.count > self._in_progress.limit and scope["path"] not in _QUIET_PATHS:
             raise Unavailable("Too many requests are under way; try again shortly")
         if not head_bytes_allowed(scope):
             raise HeadersTooLarge(f"Address and headers together may have {_MAX_HEAD_BYTES} bytes")
@@ -217,7 +232,8 @@ class _Answer:
         await self._send(message)
 
 
-def _last_resort(error: Exception, *, late: bool) -> Response:
+def last_resort(error: Exception, *, late: bool = False) -> Response:
+    """The problem document of what nobody has answered."""
     if isinstance(error, AppError):
         return app_error_response(error)
     if late:

@@ -21,7 +21,7 @@ from shop_common.logs import configure_logs
 from shop_common.metrics import metrics_endpoint, serve_metrics, share_metrics_between_workers
 from shop_common.problems import Problem, app_error_response, install_problem_handlers, problems
 from shop_common.protocol import AnswerAtOnce, GuardedHttpProtocol
-from shop_common.request import RequestMiddleware
+from shop_common.request import InProgress, RequestMiddleware
 from shop_common.server import Server, Supervisor
 from shop_common.settings import ServiceSettings
 from shop_common.tracing import open_tracing
@@ -71,7 +71,7 @@ def service_app(
     routers: Sequence[APIRouter] = (),
     middleware: Sequence[Middleware] = (),
     transient: tuple[type[Exception], ...] = (),
-    at_once: Callable[[ResourcesT], AnswerAtOnce] | None = None,
+    at_once: Callable[[ResourcesT, InProgress], AnswerAtOnce] | None = None,
 ) -> FastAPI:
     """An HTTP service: its routers, problem documents, health, metrics, traces. `transient` errors answer 503.
 
@@ -86,7 +86,7 @@ def service_app(
             app.state.resources = resources
             health.checks = resources.checks
             state = _state(health, settings)
-            yield state if at_once is None else state | {"answer_at_once": at_once(resources)}
+            yield state if at_once is None else state | {"answer_at_once": at_once(resources, in_progress)}
 
     app = FastAPI(
         title=f"{name} API",
@@ -97,7 +97,8 @@ def service_app(
         redirect_slashes=False,  # the address would be built from the client's Host header
         telemetry=_NO_TELEMETRY,
     )
-    health = _install(app, name, settings)
+    in_progress = InProgress(settings.http.limit_concurrency)
+    health = _install(app, name, settings, in_progress)
     for router in routers:
         app.include_router(router)
 
@@ -136,7 +137,7 @@ def worker_app(
     app = FastAPI(title=name, lifespan=lifespan, openapi_url=None, redirect_slashes=False, telemetry=_NO_TELEMETRY)
     app.state.failed = False
     app.state.exit = lambda: None
-    health = _install(app, name, settings)
+    health = _install(app, name, settings, InProgress(settings.http.limit_concurrency))
     return app
 
 
@@ -173,10 +174,11 @@ async def _owned(job: Job, stop: asyncio.Event, app: FastAPI) -> None:
             app.state.exit()
 
 
-def _install(app: FastAPI, name: str, settings: ServiceSettings) -> Health:
+def _install(app: FastAPI, name: str, settings: ServiceSettings, in_progress: InProgress) -> Health:
     health = Health(name, {})
     install_problem_handlers(app)
-    app.add_middleware(RequestMiddleware, http=settings.http, tracing=settings.tracing)  # outermost of ours
+    # The outermost of ours.
+    app.add_middleware(RequestMiddleware, http=settings.http, tracing=settings.tracing, in_progress=in_progress)
     for path, endpoint in (("/livez", health.livez), ("/readyz", health.readyz), ("/health", health.health)):
         app.add_route(path, endpoint, include_in_schema=False)
     if settings.http.metrics_port is None:

@@ -27,6 +27,7 @@ from shop_gateway.schemas import (
     whole_fields,
 )
 from shop_gateway.sections import RequiredRefused
+from shop_gateway.service import Dashboards
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _WITH_BODY = frozenset({"POST", "PATCH"})
@@ -69,7 +70,7 @@ class Forward:
         call = Call(self.method, self.path, target, headers, body, repeatable)
         started = time.perf_counter()
         answer = await _resources(scope).upstreams[self.owner].call(call, before_deadline(math.inf))
-        reply = _passed_on(answer, _timing(scope, [(self.owner, time.perf_counter() - started)]))
+        reply = _passed_on(answer, _timing(_caller(scope).arrived, [(self.owner, time.perf_counter() - started)]))
         if self.method != "GET":
             if written := find_written(self.owner, answer) or _deactivated(scope, answer):
                 await _resources(scope).freshness.on_write(written)
@@ -105,25 +106,30 @@ class Dashboard:
             read_tokens(raw),
         )
         if not live and not ask.at_least and (user := dashboards.find_fresh(user_id)) is not None:
-            return _whole(scope, dashboards.from_memory(user), headers.get("if-none-match"))
-        try:
-            sections = await dashboards.gather(ask)
-        except RequiredRefused as refused:
-            return _passed_on(refused.answer, _timing(scope, []))
-        timing = _timing(scope, [(section.name, section.seconds) for section in sections])
-        fields = {"cache-status": cache_status(sections, live=live), "server-timing": timing}
-        if any(section.state != "fresh" for section in sections):
-            fields |= {"vary": "Authorization", "cache-control": "no-store", "section-status": section_status(sections)}
-            return Reply(200, _BOARD | fields, dashboard_body(sections))
-        reply = _whole(scope, create_whole(sections), headers.get("if-none-match"))
-        reply.headers.update(fields)
-        return reply
+            return _whole(ask, dashboards.from_memory(user), headers.get("if-none-match"))
+        return await gathered(dashboards, ask, headers.get("if-none-match"))
 
 
-def _whole(scope: Scope, whole: Whole, if_none_match: str | None) -> Reply:
+async def gathered(dashboards: Dashboards, ask: Ask, if_none_match: str | None) -> Reply:
+    """What is asked for, in whole or in part; UpstreamError where that cannot be had."""
+    try:
+        sections = await dashboards.gather(ask)
+    except RequiredRefused as refused:
+        return _passed_on(refused.answer, _timing(ask.arrived, []))
+    timing = _timing(ask.arrived, [(section.name, section.seconds) for section in sections])
+    fields = {"cache-status": cache_status(sections, live=ask.live), "server-timing": timing}
+    if any(section.state != "fresh" for section in sections):
+        fields |= {"vary": "Authorization", "cache-control": "no-store", "section-status": section_status(sections)}
+        return Reply(200, _BOARD | fields, dashboard_body(sections))
+    reply = _whole(ask, create_whole(sections), if_none_match)
+    reply.headers.update(fields)
+    return reply
+
+
+def _whole(ask: Ask, whole: Whole, if_none_match: str | None) -> Reply:
     """All of it, or 304."""
     age = str(int(time.monotonic() - whole.as_of))
-    own = {"age": age, "vary": "Authorization", "server-timing": _timing(scope, [])}
+    own = {"age": age, "vary": "Authorization", "server-timing": _timing(ask.arrived, [])}
     fields = whole_fields(whole) | own
     if is_unchanged(if_none_match, whole.etag):
         return Reply(304, fields, b"")
@@ -223,7 +229,7 @@ def _passed_on(answer: Answer, timing: str) -> Reply:
     return Reply(answer.status, {**answer.headers, "server-timing": timing}, answer.body)
 
 
-def _timing(scope: Scope, sections: list[tuple[str, float]]) -> str:
+def _timing(arrived: float, sections: list[tuple[str, float]]) -> str:
     """`Server-Timing`: milliseconds of each call onward, and of the whole."""
-    total = time.monotonic() - _caller(scope).arrived
+    total = time.monotonic() - arrived
     return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in [*sections, ("total", total)])

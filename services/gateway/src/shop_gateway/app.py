@@ -28,7 +28,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "gateway",
         settings,
         open_resources,
-        at_once=partial(AtOnce, sample_ratio=settings.tracing.recorded_share),
+        at_once=partial(AtOnce, settings=settings),
         middleware=(
             Middleware(Edge, trusted_proxies=settings.trusted_proxies, public=PUBLIC),
             Middleware(Shortcut, routes),

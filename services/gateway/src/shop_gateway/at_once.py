@@ -1,33 +1,38 @@
-"""The hot path: a dashboard that is whole in memory, answered where its request arrives.
+"""The hot path: a dashboard answered where its request arrives, from memory or from its owners.
 
-It does what the middlewares and the route would do, for the one case in which none of them has to wait: the token was
-verified before, a lease has requests left, all sections are fresh. Whatever is unusual about a request is theirs.
+It does what the middlewares and the route would do, for the case in which they would not wait before that: the token
+was verified before, and a lease has requests left. Whatever is unusual about a request is theirs.
 
 Who asks again and again sends the same bytes each time, so they are parsed when they come first.
 """
 
 import re
 import time
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
-from typing import Final, NamedTuple
+from collections.abc import Coroutine, Iterable, Mapping
+from functools import cache, lru_cache
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
 
 from opentelemetry.trace import SpanKind
 from prometheus_client import Counter
 
-from shop_common.context import new_request_id
+from shop_common.context import begin_request, new_request_id
 from shop_common.heads import read_head
 from shop_common.logs import Answered, log_access
-from shop_common.metrics import HTTP_REQUESTS, HTTP_SECONDS
+from shop_common.metrics import HTTP_REQUESTS, HTTP_SECONDS, count_of, times_of
 from shop_common.preconditions import is_unchanged
-from shop_common.protocol import header_lines
-from shop_common.request import REQUEST_ID_PATTERN, request_attributes
-from shop_common.tracing import record_entry
-from shop_gateway.compression import LEAST_BYTES, compress, takes_gzip
+from shop_common.protocol import Reply, header_lines
+from shop_common.request import CLIENT_GONE, REQUEST_ID_PATTERN, InProgress, last_resort, request_attributes
+from shop_common.tracing import current_trace_id, entry_span, record_entry
+from shop_gateway.api import gathered
+from shop_gateway.compression import LEAST_BYTES, compress, encoded, takes_gzip
 from shop_gateway.edge import ALWAYS, limit_fields
-from shop_gateway.models import Whole
+from shop_gateway.headers import wants_no_cache
+from shop_gateway.models import Ask, Whole
+from shop_gateway.rate_limit.policy import Verdict
 from shop_gateway.resources import Resources
 from shop_gateway.schemas import whole_fields
+from shop_gateway.settings import Settings
 
 _ME: Final = "/v1/me/dashboard"
 _BY_ID: Final = "/v1/users/{user_id}/dashboard"
@@ -39,7 +44,6 @@ _READ: Final = {
 }
 _UNUSUAL: Final = frozenset(
     {
-        b"cache-control",
         b"consistency-token",
         b"content-length",
         b"expect",
@@ -50,9 +54,10 @@ _UNUSUAL: Final = frozenset(
         b"x-deadline-ms",
     }
 )
-AT_ONCE = Counter("shop_gateway_at_once_total", "Dashboards answered where their request arrived")
+AT_ONCE = Counter("shop_gateway_at_once_total", "Dashboards answered where their request arrived", ["source"])
 _NOT_MODIFIED: Final = 304
-_STATUS: Final = {200: b"HTTP/1.1 200 OK\r\n", _NOT_MODIFIED: b"HTTP/1.1 304 Not Modified\r\n"}
+_WITHOUT_BODY: Final = frozenset({204, _NOT_MODIFIED})
+_ADDED: Final = frozenset({"content-length", *(name.decode() for name, _ in ALWAYS)})
 _ALWAYS: Final = header_lines(ALWAYS)
 
 
@@ -63,73 +68,130 @@ class _Asked(NamedTuple):
     path: str
     user_id: str | None
     """None: the one who asks."""
+    credentials: str
     token: str
     if_none_match: str | None
-    takes_gzip: bool
+    accept_encoding: str
+    live: bool
+    """Nothing from memory."""
     request_id: str
     """Empty where the client sent none."""
     traceparent: str | None
 
 
+class _Began(NamedTuple):
+    """When a request arrived: by the performance counter, and in nanoseconds of Unix time."""
+
+    at: float
+    at_ns: int
+
+
 class AtOnce:
-    """Called with what has come of each request; None for all but that one."""
+    """Called with what has come of each request; None for all but those."""
 
-    def __init__(self, resources: Resources, sample_ratio: float) -> None:
+    def __init__(self, resources: Resources, in_progress: InProgress, settings: Settings) -> None:
         self._resources = resources
-        self._sample_ratio = sample_ratio
+        self._in_progress = in_progress
+        self._sample_ratio = settings.tracing.recorded_share
+        self._seconds = settings.http.deadline_seconds
         self._read = lru_cache(maxsize=_HEADS)(_read)
-        self._counted = {
-            (path, status): HTTP_REQUESTS.labels("GET", path, status) for path in (_ME, _BY_ID) for status in _STATUS
-        }
-        self._timed = {path: HTTP_SECONDS.labels("GET", path) for path in (_ME, _BY_ID)}
+        self._from_memory, self._from_owners = AT_ONCE.labels("memory"), AT_ONCE.labels("owners")
 
-    def __call__(self, data: bytes) -> tuple[bytes, bytes] | None:
+    def __call__(self, data: bytes) -> Reply | Coroutine[Any, Any, Reply] | None:
         if b"/dashboard " not in data[:_LINE_BYTES] or len(data) > _MAX_HEAD_BYTES:
             return None
-        started, began_ns = time.perf_counter(), time.time_ns()
+        began = _Began(time.perf_counter(), time.time_ns())
         asked = self._read(data)
         principal = self._resources.tokens.recall(asked.token) if asked else None
         if asked is None or principal is None or principal.user_id in self._resources.revocations:
             return None
         user_id = asked.user_id or principal.user_id
+        if not principal.may_see(user_id):
+            return None
         dashboards = self._resources.dashboards
-        user = dashboards.find_fresh(user_id) if principal.may_see(user_id) else None
-        if user is None:
+        user = None if asked.live else dashboards.find_fresh(user_id)
+        if user is None and self._in_progress.count >= self._in_progress.limit:
             return None
         verdict = self._resources.limiter.try_take(f"user:{principal.user_id}")
         if verdict is None or not verdict.allowed:
             return None
-        whole = dashboards.from_memory(user)
+        if user is not None:
+            return self._answer(asked, dashboards.from_memory(user), verdict, began)
+        ask = Ask(user_id, {"authorization": asked.credentials}, time.monotonic(), live=asked.live)
+        return self._gather(asked, ask, verdict, began)
+
+    def _answer(self, asked: _Asked, whole: Whole, verdict: Verdict, began: _Began) -> Reply:
         status = _NOT_MODIFIED if is_unchanged(asked.if_none_match, whole.etag) else 200
-        if status == _NOT_MODIFIED:
-            verdict = self._resources.limiter.give_back(verdict)
+        zipped = takes_gzip(asked.accept_encoding) and len(whole.body) >= LEAST_BYTES
+        head, body = _known_answer(whole, status, zipped=zipped)
         request_id = asked.request_id or new_request_id()
-        route = asked.route
-        head, body = _answer(whole, status, zipped=asked.takes_gzip and len(whole.body) >= LEAST_BYTES)
         trace_id = record_entry(
-            f"GET {route}",
+            f"GET {asked.route}",
             SpanKind.SERVER,
             asked.traceparent,
-            request_attributes("GET", route, status, request_id),
+            request_attributes("GET", asked.route, status, request_id),
             sample_ratio=self._sample_ratio,
-            began_ns=began_ns,
+            began_ns=began.at_ns,
         )
-        seconds = time.perf_counter() - started
-        own = b"age: %d\r\nx-request-id: %b\r\nx-process-time: %.6f\r\nserver-timing: total;dur=%.1f\r\n" % (
-            time.monotonic() - whole.as_of,
-            request_id.encode(),
-            seconds,
-            seconds * 1000,
-        )
-        limits = header_lines(limit_fields([verdict]))
-        AT_ONCE.inc()
-        self._counted[route, status].inc()
-        self._timed[route].observe(seconds)
-        log_access(Answered("GET", route, asked.path, status, seconds, request_id, trace_id))
-        return head + own + limits, body
+        self._from_memory.inc()
+        age = time.monotonic() - whole.as_of
+        seconds = self._tell(asked, status, request_id, trace_id, began)
+        own = b"age: %d\r\nserver-timing: total;dur=%.1f\r\n" % (age, seconds * 1000)
+        return head + own + self._fields(status, verdict, request_id, seconds), body
+
+    async def _gather(self, asked: _Asked, ask: Ask, verdict: Verdict, began: _Began) -> Reply:
+        """In a task of its own."""
+        request_id = asked.request_id or new_request_id()
+        begin_request(request_id, self._seconds)
+        name, status = f"GET {asked.route}", CLIENT_GONE
+        with (
+            self._in_progress,
+            entry_span(name, SpanKind.SERVER, asked.traceparent, sample_ratio=self._sample_ratio) as span,
+        ):
+            try:
+                status, headers, body = await self._gathered(asked, ask)
+            finally:
+                if span is not None:
+                    span.set_attributes(request_attributes("GET", asked.route, status, request_id))
+                self._from_owners.inc()
+                seconds = self._tell(asked, status, request_id, current_trace_id(), began)
+        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+        if status not in _WITHOUT_BODY:
+            lines.append(f"content-length: {len(body)}\r\n")
+        head = _status_line(status) + _ALWAYS + "".join(lines).encode("latin-1")
+        return head + self._fields(status, verdict, request_id, seconds), body
+
+    async def _gathered(self, asked: _Asked, ask: Ask) -> tuple[int, Mapping[str, str], bytes]:
+        try:
+            status, headers, body = await gathered(self._resources.dashboards, ask, asked.if_none_match)
+            return status, headers, await encoded(headers, body, asked.accept_encoding)
+        except Exception as error:  # noqa: BLE001 - it becomes the answer
+            response = last_resort(error)
+            headers = {name: value for name, value in response.headers.items() if name not in _ADDED}
+            return response.status_code, headers, bytes(response.body)
+
+    def _tell(self, asked: _Asked, status: int, request_id: str, trace_id: str, began: _Began) -> float:
+        """Metrics and the log of an answer; the seconds it took."""
+        seconds = time.perf_counter() - began.at
+        count_of(HTTP_REQUESTS, "GET", asked.route, str(status)).inc()
+        times_of(HTTP_SECONDS, "GET", asked.route).observe(seconds)
+        log_access(Answered("GET", asked.route, asked.path, status, seconds, request_id, trace_id))
+        return seconds
+
+    def _fields(self, status: int, verdict: Verdict, request_id: str, seconds: float) -> bytes:
+        """What is not the same for all who get the same answer."""
+        if status == _NOT_MODIFIED:
+            verdict = self._resources.limiter.give_back(verdict)
+        own = b"x-request-id: %b\r\nx-process-time: %.6f\r\n" % (request_id.encode(), seconds)
+        return own + header_lines(limit_fields([verdict]))
 
 
-def _answer(whole: Whole, status: int, *, zipped: bool) -> tuple[bytes, bytes]:
+@cache
+def _status_line(status: int) -> bytes:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
+
+
+def _known_answer(whole: Whole, status: int, *, zipped: bool) -> tuple[bytes, bytes]:
     """Head and body as far as they are the same for all who get this."""
     known = whole.answers.get((status, zipped))
     if known is None:
@@ -141,7 +203,7 @@ def _answer(whole: Whole, status: int, *, zipped: bool) -> tuple[bytes, bytes]:
             lines += ["content-type: application/json", f"content-length: {len(body)}"]
             lines += ["content-encoding: gzip"] if zipped else []
         head = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
-        known = whole.answers[status, zipped] = _STATUS[status] + _ALWAYS + head, body
+        known = whole.answers[status, zipped] = _status_line(status) + _ALWAYS + head, body
     return known
 
 
@@ -160,9 +222,11 @@ def _read(data: bytes) -> _Asked | None:
         _BY_ID if named else _ME,
         head.path,
         named[1] if named else None,
+        fields["authorization"],
         token,
         fields.get("if-none-match"),
-        takes_gzip(fields.get("accept-encoding", "")),
+        fields.get("accept-encoding", ""),
+        wants_no_cache(head.headers),
         request_id if REQUEST_ID_PATTERN.fullmatch(request_id) else "",
         fields.get("traceparent"),
     )

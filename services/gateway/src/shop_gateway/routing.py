@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable
 from typing import Final
 
 from starlette.routing import Route
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from shop_common.errors import AppError
 from shop_common.problems import app_error_response
 from shop_gateway.api import ROUTES, Dashboard, Events, Forward
-from shop_gateway.compression import LEAST_BYTES, compress_any, takes_gzip
+from shop_gateway.compression import encoded
 
 _WITHOUT_BODY: Final = frozenset({204, 304})
 
@@ -29,24 +29,13 @@ class Endpoint:
             await self._handle.stream(scope, send)
             return
         status, headers, body = await self._handle(scope, receive)
-        if len(body) >= LEAST_BYTES:
-            body = await _encoded(scope, headers, body)
+        accepted = next((value for name, value in scope["headers"] if name == b"accept-encoding"), b"")
+        body = await encoded(headers, body, accepted.decode("latin-1"))
         raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
         if status not in _WITHOUT_BODY:
             raw.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": status, "headers": raw})
         await send({"type": "http.response.body", "body": body})
-
-
-async def _encoded(scope: Scope, headers: MutableMapping[str, str], body: bytes) -> bytes:
-    """As the client takes it."""
-    vary = headers.get("vary")
-    headers["vary"] = f"{vary}, Accept-Encoding" if vary else "Accept-Encoding"
-    accepted = next((value for name, value in scope["headers"] if name == b"accept-encoding"), b"")
-    if not takes_gzip(accepted.decode("latin-1")):
-        return body
-    headers["content-encoding"] = "gzip"
-    return await compress_any(body)
 
 
 def create_routes() -> list[Route]:
