@@ -110,7 +110,7 @@ class HttpPool:
         self._host = parts.hostname or ""
         self._port = parts.port or (_HTTPS_PORT if parts.scheme == "https" else _HTTP_PORT)
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self._host_field = f"host: {parts.netloc.rpartition('@')[2]}\r\n"
+        self._host_field = f"host: {parts.netloc.rpartition('@')[2]}"
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._open: set[_Connection] = set()
@@ -127,15 +127,16 @@ class HttpPool:
         `target` is the path and query as they go over the wire. ValueError: something in it, or in a header, would
         end a line.
         """
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        length = "" if body is None else f"content-length: {len(body)}\r\n"
-        text = f"{method} {self._base}{target} HTTP/1.1\r\n{self._host_field}{length}{lines}\r\n"
-        expected = len(headers) + (3 if body is None else 4)
-        if text.count("\n") != expected or text.count("\r") != expected:
-            raise ValueError("a line break inside a line")
-        head = text.encode()
+        lines = [f"{method} {self._base}{target} HTTP/1.1", self._host_field]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if body is not None:
+            lines.append(f"content-length: {len(body)}")
+        text = "\r\n".join(lines)
+        if text.count("\n") >= len(lines):
+            raise ValueError("a line feed inside a line")
+        request = f"{text}\r\n\r\n".encode() + (body or b"")
         loop = self._loop
-        call = HttpCall(self, head + body if body else head, loop.time() + seconds, done)
+        call = HttpCall(self, request, loop.time() + seconds, done)
         while self._idle:
             connection = self._idle.pop()
             if not connection.transport.is_closing():
@@ -242,12 +243,16 @@ class _Connection(asyncio.Protocol):
     def __init__(self, pool: HttpPool) -> None:
         self.idle_since = 0.0
         self._pool = pool
+        self._headers: dict[bytes, bytes] = {}
+        self.on_header = self._headers.setdefault
+        """Names as they came."""
         self._parser = httptools.HttpResponseParser(self)
         self._call: HttpCall | None = None
         self._begin_message()
 
     def _begin_message(self) -> None:
-        self._headers: dict[bytes, bytes] = {}
+        self._headers.clear()
+        self._fields: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
         self._head_bytes = self._body_bytes = 0
         self._in_head = True
@@ -287,13 +292,14 @@ class _Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._has_more = self._is_complete
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.setdefault(name.lower(), value)
-
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stays = self._parser.should_keep_alive()
-        length = self._headers.get(b"content-length")
+        fields: dict[bytes, bytes] = {}
+        for name, value in self._headers.items():
+            fields.setdefault(name.lower(), value)
+        self._fields = fields
+        length = fields.get(b"content-length")
         self._is_too_large = length is not None and int(length) > self._pool.max_body_bytes
 
     def on_body(self, body: bytes) -> None:
@@ -321,13 +327,13 @@ class _Connection(asyncio.Protocol):
                 self._fail(ConnectionBroken())
 
     def _ends_with_connection(self) -> bool:
-        framed = b"content-length" in self._headers or b"transfer-encoding" in self._headers
+        framed = b"content-length" in self._fields or b"transfer-encoding" in self._fields
         return not (self._in_head or framed)
 
     def _finish(self) -> None:
         call, self._call = self._call, None
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        response = Response(self._parser.get_status_code(), self._headers, body)
+        response = Response(self._parser.get_status_code(), self._fields, body)
         if not self._stays or self._has_more or self.transport.is_closing():
             self.drop()
         else:

@@ -128,7 +128,7 @@ class RequestMiddleware:
                 count_of(HTTP_REQUESTS, method, route, str(answer.status)).inc()
                 times_of(HTTP_SECONDS, method, route).observe(seconds)
                 if span is not None:
-                    _describe(span, method, route, answer.status, request_id)
+                    describe(span, method, route, answer.status, request_id)
                 if not quiet:
                     traced = current_trace_id()
                     log_access(Answered(method, route, scope["path"], answer.status, seconds, request_id, traced))
@@ -273,7 +273,8 @@ def request_attributes(method: str, route: str, status: int, request_id: str) ->
     }
 
 
-def _describe(span: Span, method: str, route: str, status: int, request_id: str) -> None:
+def describe(span: Span, method: str, route: str, status: int, request_id: str) -> None:
+    """Of a request that was answered."""
     span.update_name(f"{method} {route}")
     span.set_attributes(request_attributes(method, route, status, request_id))
     if status >= _SERVER_ERROR:

@@ -10,6 +10,7 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -36,7 +37,7 @@ def current_traceparent() -> str | None:
 
 def current_trace_id() -> str:
     current = _current.get()
-    return "" if current is None else f"{current.trace_id:032x}"
+    return "" if current is None else format_traceparent(current)[3:35]
 
 
 def parse_traceparent(text: str | None) -> SpanContext | None:
@@ -52,7 +53,13 @@ def parse_traceparent(text: str | None) -> SpanContext | None:
 
 
 def format_traceparent(context: SpanContext) -> str:
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
+    return _traceparent(context.trace_id, context.span_id, context.trace_flags)
+
+
+@lru_cache(maxsize=64)
+def _traceparent(trace_id: int, span_id: int, flags: int) -> str:
+    """Asked for several times for each request."""
+    return f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}"
 
 
 @contextmanager
@@ -66,13 +73,21 @@ def entry_span(name: str, kind: SpanKind, incoming: str | None, *, sample_ratio:
         with _recorded(name, kind, parent) as span:
             yield span
     else:
-        unsampled = SpanContext(
-            parent.trace_id if parent else random.getrandbits(128) or 1,
-            random.getrandbits(64) or 1,
-            is_remote=False,
-        )
-        with _as_current(unsampled):
+        with _as_current(_unrecorded(parent)):
             yield None
+
+
+def begin_entry(name: str, kind: SpanKind, incoming: str | None, *, sample_ratio: float) -> Span | None:
+    """As `entry_span`, in a task that ends with its work: the span is the caller's to end."""
+    parent = parse_traceparent(incoming)
+    recorded = _start(name, kind, parent, None) if _is_wanted(parent, sample_ratio) else None
+    _current.set(recorded.get_span_context() if recorded else _unrecorded(parent))
+    return recorded
+
+
+def _unrecorded(parent: SpanContext | None) -> SpanContext:
+    trace_id = parent.trace_id if parent else random.getrandbits(128) or 1
+    return SpanContext(trace_id, random.getrandbits(64) or 1, is_remote=False)
 
 
 def record_entry(

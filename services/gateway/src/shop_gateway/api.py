@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -106,7 +106,8 @@ class Dashboard:
             read_tokens(raw),
         )
         if not live and not ask.at_least and (user := dashboards.find_fresh(user_id)) is not None:
-            return _whole(ask, dashboards.from_memory(user), headers.get("if-none-match"))
+            whole = dashboards.from_memory(user)
+            return _whole(whole, headers.get("if-none-match"), {"server-timing": _timing(ask.arrived, [])})
         return await gathered(dashboards, ask, headers.get("if-none-match"))
 
 
@@ -118,19 +119,16 @@ async def gathered(dashboards: Dashboards, ask: Ask, if_none_match: str | None) 
         return _passed_on(refused.answer, _timing(ask.arrived, []))
     timing = _timing(ask.arrived, [(section.name, section.seconds) for section in sections])
     fields = {"cache-status": cache_status(sections, live=ask.live), "server-timing": timing}
-    if any(section.state != "fresh" for section in sections):
-        fields |= {"vary": "Authorization", "cache-control": "no-store", "section-status": section_status(sections)}
-        return Reply(200, _BOARD | fields, dashboard_body(sections))
-    reply = _whole(ask, create_whole(sections), if_none_match)
-    reply.headers.update(fields)
-    return reply
+    if {section.state for section in sections} == {"fresh"}:
+        return _whole(create_whole(sections), if_none_match, fields)
+    fields |= {"vary": "Authorization", "cache-control": "no-store", "section-status": section_status(sections)}
+    return Reply(200, _BOARD | fields, dashboard_body(sections))
 
 
-def _whole(ask: Ask, whole: Whole, if_none_match: str | None) -> Reply:
+def _whole(whole: Whole, if_none_match: str | None, own: Mapping[str, str]) -> Reply:
     """All of it, or 304."""
     age = str(int(time.monotonic() - whole.as_of))
-    own = {"age": age, "vary": "Authorization", "server-timing": _timing(ask.arrived, [])}
-    fields = whole_fields(whole) | own
+    fields = {**whole_fields(whole), "age": age, "vary": "Authorization", **own}
     if is_unchanged(if_none_match, whole.etag):
         return Reply(304, fields, b"")
     return Reply(200, _BOARD | fields, whole.body)
@@ -232,4 +230,4 @@ def _passed_on(answer: Answer, timing: str) -> Reply:
 def _timing(arrived: float, sections: list[tuple[str, float]]) -> str:
     """`Server-Timing`: milliseconds of each call onward, and of the whole."""
     total = time.monotonic() - arrived
-    return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in [*sections, ("total", total)])
+    return ", ".join([f"{name};dur={seconds * 1000:.1f}" for name, seconds in [*sections, ("total", total)]])

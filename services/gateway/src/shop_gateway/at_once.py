@@ -22,8 +22,8 @@ from shop_common.logs import Answered, log_access
 from shop_common.metrics import HTTP_REQUESTS, HTTP_SECONDS, count_of, times_of
 from shop_common.preconditions import is_unchanged
 from shop_common.protocol import Reply, header_lines
-from shop_common.request import CLIENT_GONE, REQUEST_ID_PATTERN, InProgress, last_resort, request_attributes
-from shop_common.tracing import current_trace_id, entry_span, record_entry
+from shop_common.request import CLIENT_GONE, REQUEST_ID_PATTERN, InProgress, describe, last_resort, request_attributes
+from shop_common.tracing import begin_entry, current_trace_id, record_entry
 from shop_gateway.api import gathered
 from shop_gateway.compression import LEAST_BYTES, compress, encoded, takes_gzip
 from shop_gateway.edge import ALWAYS, limit_fields
@@ -143,16 +143,15 @@ class AtOnce:
         """In a task of its own."""
         request_id = asked.request_id or new_request_id()
         begin_request(request_id, self._seconds)
-        name, status = f"GET {asked.route}", CLIENT_GONE
-        with (
-            self._in_progress,
-            entry_span(name, SpanKind.SERVER, asked.traceparent, sample_ratio=self._sample_ratio) as span,
-        ):
+        status, ratio = CLIENT_GONE, self._sample_ratio
+        span = begin_entry(f"GET {asked.route}", SpanKind.SERVER, asked.traceparent, sample_ratio=ratio)
+        with self._in_progress:
             try:
                 status, headers, body = await self._gathered(asked, ask)
             finally:
                 if span is not None:
-                    span.set_attributes(request_attributes("GET", asked.route, status, request_id))
+                    describe(span, "GET", asked.route, status, request_id)
+                    span.end()
                 self._from_owners.inc()
                 seconds = self._tell(asked, status, request_id, current_trace_id(), began)
         lines = [f"{name}: {value}\r\n" for name, value in headers.items()]

@@ -32,8 +32,7 @@ class Key(NamedTuple):
     section: str
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     answer: Answer
     versions: Mapping[str, int]
     """The aggregates whose version in the answer is known; of others every event makes it stale."""
@@ -59,8 +58,7 @@ class CachedUser:
         return _USER_BYTES + bodies + _ITEM_BYTES * (len(self.entries) + len(self.seen))
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """The right to fill; costs nothing when it is never used."""
 
     key: Key
@@ -119,14 +117,15 @@ class SectionCache:
         before = user.entries.get(key.section)
         if as_of is not None and before is not None and before.as_of >= as_of:
             return False
-        for known in (user.seen, before.versions if before else {}):
-            if any(version < known.get(aggregate_id, 0) for aggregate_id, version in versions.items()):
+        for aggregate_id, version in versions.items():
+            if version < user.seen.get(aggregate_id, 0) or (before and version < before.versions.get(aggregate_id, 0)):
                 return False
         user.entries[key.section] = Entry(answer, versions, lease.taken_at if as_of is None else as_of)
         user.whole = None
         self._users.move_to_end(key.user_id)
         self.size += len(answer.body) - len(before.answer.body) if before else len(answer.body) + _ITEM_BYTES
-        self._make_room()
+        if self.size > self._max_bytes:
+            self._make_room()
         return True
 
     def invalidate(

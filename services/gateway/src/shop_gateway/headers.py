@@ -57,7 +57,7 @@ def to_client(given: Mapping[bytes, bytes], origin: str) -> dict[str, str]:
 
     UnicodeDecodeError for one that is no text.
     """
-    passed = {name: given[raw_name].decode() for raw_name, name in TO_CLIENT.items() if raw_name in given}
+    passed = {TO_CLIENT[name]: given[name].decode() for name in TO_CLIENT.keys() & given.keys()}
     if b"location" in given and (location := _public_location(given[b"location"].decode(), origin)):
         passed["location"] = location
     return passed

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Literal
 
@@ -44,30 +45,28 @@ class StreamEnd(BaseModel):
 
 def dashboard_body(sections: Sequence[SectionOutcome]) -> bytes:
     """`{user, orders, stats, _sections}`; a failed section is null, the others' bytes are as their owners sent them."""
-    now, monotonic = time.time(), time.monotonic()
-    members = [b'"%b":%b' % (section.name.encode(), section.body or b"null") for section in sections]
-    states = [b'"%b":%b' % (section.name.encode(), _state(section, now - monotonic)) for section in sections]
+    epoch = time.time() - time.monotonic()
+    members, states = [], []
+    for section in sections:
+        name, body = section.name.encode(), section.body
+        as_of = b"null" if body is None else _rfc3339(int((section.as_of + epoch) * 1000))
+        problem = b"null" if section.problem is None else to_json(section.problem._asdict())
+        members.append(b'"%b":%b' % (name, body or b"null"))
+        states.append(b'"%b":{"state":"%b","as_of":%b,"problem":%b}' % (name, section.state.encode(), as_of, problem))
     return b'{%b,"_sections":{%b}}' % (b",".join(members), b",".join(states))
 
 
-def _state(section: SectionOutcome, epoch: float) -> bytes:
-    as_of = b"null" if section.body is None else b'"%b"' % _rfc3339(section.as_of + epoch)
-    problem = b"null" if section.problem is None else to_json(section.problem._asdict())
-    return b'{"state":"%b","as_of":%b,"problem":%b}' % (section.state.encode(), as_of, problem)
-
-
-def _rfc3339(seconds: float) -> bytes:
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
+@lru_cache(maxsize=16)
+def _rfc3339(milliseconds: int) -> bytes:
+    """Sections are often of the same millisecond."""
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return b'"%b"' % moment.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
 
 
 def dashboard_etag(sections: Sequence[SectionOutcome]) -> str:
     """Weak, since the same data read again is the same to whoever shows it."""
-    digest = blake2b(digest_size=12)
-    for section in sections:
-        digest.update(b"%d:" % len(section.body or b""))
-        digest.update(section.body or b"")
-    return f'W/"{digest.hexdigest()}"'
+    parts = [part for section in sections for part in (b"%d:" % len(section.body or b""), section.body or b"")]
+    return f'W/"{blake2b(b"".join(parts), digest_size=12).hexdigest()}"'
 
 
 def section_status(sections: Sequence[SectionOutcome]) -> str:

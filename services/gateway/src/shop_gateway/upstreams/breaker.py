@@ -33,16 +33,12 @@ class Breaker:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._state = State.CLOSED
+        self.state = State.CLOSED
         self._tickets = 0
         self._open_until = 0.0
         self._entered = 0
         self._passed = 0
         self._window = _Window()
-
-    @property
-    def state(self) -> State:
-        return self._state
 
     @property
     def retry_after(self) -> int:
@@ -51,9 +47,9 @@ class Breaker:
 
     def try_enter(self) -> int | None:
         """A ticket for one call, or None: spare the upstream."""
-        if self._state is State.OPEN and self._clock() >= self._open_until:
+        if self.state is State.OPEN and self._clock() >= self._open_until:
             self._become(State.HALF_OPEN)
-        if self._state is State.OPEN or (self._state is State.HALF_OPEN and self._entered >= _PROBES):
+        if self.state is State.OPEN or (self.state is State.HALF_OPEN and self._entered >= _PROBES):
             return None
         self._entered += 1
         return self._tickets
@@ -64,7 +60,7 @@ class Breaker:
             return
         if failed is None:
             self._entered -= 1
-        elif self._state is State.CLOSED:
+        elif self.state is State.CLOSED:
             self._window.add(self._clock(), failed=failed, late=late)
             if failed and self._window.fails_too_often():
                 self._become(State.OPEN)
@@ -76,7 +72,7 @@ class Breaker:
                 self._become(State.CLOSED)
 
     def _become(self, state: State) -> None:
-        self._state = state
+        self.state = state
         self._tickets += 1
         self._entered = self._passed = 0
         self._window = _Window()

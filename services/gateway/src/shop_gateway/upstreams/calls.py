@@ -123,7 +123,7 @@ class Attempts:
             return
         call, name = self._call, self._upstream.name
         self._started = time.monotonic()
-        self._seconds = self._ends - self._started
+        self._seconds = max(0.0, self._ends - self._started)
         self._span = begin_span(*_described(name, call.method, call.route))
         traceparent = format_traceparent(self._span.get_span_context()) if self._span else current_traceparent()
         self._exchange = self._upstream.exchange.begin(call, self._seconds, traceparent, self._on_result)
@@ -137,35 +137,34 @@ class Attempts:
             self._pause.cancel()
         if self._exchange is not None:
             self._exchange.cancel()
-            self._leave(NO_LESSON, "cancelled")
+            self._leave(NO_LESSON, "cancelled", time.monotonic() - self._started)
             if self._span is not None:
                 mark_failed(self._span, None)
                 self._span.end()
 
     def _on_result(self, result: Answer | UpstreamError) -> None:
         took = time.monotonic() - self._started
-        recorded = self._span
+        recorded, status = self._span, result.status
         if isinstance(result, UpstreamError):
             is_busy = isinstance(result, UpstreamBusy)
-            self._leave(REFUSED_HERE if is_busy else learn(result.status, self._seconds, took), result.code)
+            self._leave(REFUSED_HERE if is_busy else learn(status, self._seconds, took), result.code, took)
             if recorded is not None:
                 mark_failed(recorded, result)
             is_worth_more = isinstance(result, UpstreamUnreachable)
         else:
-            self._leave(learn(result.status, self._seconds, took), _outcome(result.status))
+            self._leave(learn(status, self._seconds, took), _outcome(status), took)
             if recorded is not None:
-                recorded.set_attribute("http.response.status_code", result.status)
-            is_worth_more = result.status in _WORTH_A_RETRY
+                recorded.set_attribute("http.response.status_code", status)
+            is_worth_more = status in _WORTH_A_RETRY
         if recorded is not None:
             recorded.end()
         if not (is_worth_more and self._try_again()):
             self._finish(result)
 
-    def _leave(self, lesson: Lesson, outcome: str) -> None:
+    def _leave(self, lesson: Lesson, outcome: str, took: float) -> None:
         self._exchange = None
         self._guard.leave(self._ticket, lesson)
-        seconds = time.monotonic() - self._started
-        times_of(UPSTREAM_SECONDS, self._upstream.name, self._call.route, outcome).observe(seconds)
+        times_of(UPSTREAM_SECONDS, self._upstream.name, self._call.route, outcome).observe(took)
 
     def _try_again(self) -> bool:
         """After a pause, if there is time for that and the budget allows it."""

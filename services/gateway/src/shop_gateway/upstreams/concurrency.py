@@ -21,12 +21,13 @@ class ConcurrencyLimit:
         self._connections = connections
         self._most = float(connections * _CALLS_PER_CONNECTION)
         self.limit = self._most
+        self._optional_limit = connections * _OPTIONAL_SHARE
         self.under_way = 0
         self._round = 0
 
     def try_enter(self, *, optional: bool) -> int | None:
         """A ticket for one call, or None: it would be one too many."""
-        if self.under_way >= (min(self.limit, self._connections) * _OPTIONAL_SHARE if optional else self.limit):
+        if self.under_way >= (self._optional_limit if optional else self.limit):
             return None
         self.under_way += 1
         return self._round
@@ -37,6 +38,10 @@ class ConcurrencyLimit:
         self.under_way -= 1
         if overloaded and ticket == self._round:
             self._round += 1
-            self.limit = max(_LEAST, self.limit * _DECREASE)
+            self._become(max(_LEAST, self.limit * _DECREASE))
         elif overloaded is False and busy:
-            self.limit = min(self._most, self.limit + 1 / self.limit)
+            self._become(min(self._most, self.limit + 1 / self.limit))
+
+    def _become(self, limit: float) -> None:
+        self.limit = limit
+        self._optional_limit = min(limit, self._connections) * _OPTIONAL_SHARE

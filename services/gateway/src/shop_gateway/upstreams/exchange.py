@@ -1,6 +1,7 @@
 """One request to a service over HTTP: its deadline and headers, its answer checked, failures with names."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from shop_common.connections import (
@@ -36,25 +37,21 @@ class Exchange:
 
         `seconds` is the time left for it, connecting included.
         """
+        milliseconds = int(seconds * 1000)
         headers = {
             **call.headers,
-            DEADLINE_HEADER: str(max(1, int(seconds * 1000))),
+            DEADLINE_HEADER: str(milliseconds if milliseconds > 0 else 1),
             REQUEST_ID_HEADER: request_id(),
         }
         if traceparent is not None:
             headers["traceparent"] = traceparent
-        return self._pool.send(
-            call.method,
-            call.target,
-            headers,
-            call.body,
-            seconds=max(seconds, 0.0),
-            done=lambda result: done(self._checked(result)),
-        )
 
-    def _checked(self, result: Response | CallFailed) -> Answer | UpstreamError:
-        if isinstance(result, Response):
-            return self._answer(result)
+        def on_result(result: Response | CallFailed) -> None:
+            done(self._answer(result) if isinstance(result, Response) else self._failure(result))
+
+        return self._pool.send(call.method, call.target, headers, call.body, seconds=seconds, done=on_result)
+
+    def _failure(self, result: CallFailed) -> UpstreamError:
         if isinstance(result, BadResponse):
             return self._malformed(str(result))
         if isinstance(result, CallLate):
@@ -70,14 +67,19 @@ class Exchange:
             headers = to_client(response.headers, self._pool.origin)
         except UnicodeDecodeError:
             return self._malformed("its answer breaks HTTP")
-        if response.body and headers.get("content-type", "").partition(";")[0].strip().lower() not in _JSON_TYPES:
+        if response.body and not _is_json(headers.get("content-type", "")):
             return self._malformed("its answer is not JSON")
-        return Answer(response.status, headers, response.body, _projected_offset(response))
+        offset = response.headers.get(b"projected-offset")
+        return Answer(response.status, headers, response.body, None if offset is None else _whole_number(offset))
 
     def _malformed(self, what: str) -> UpstreamMalformed:
         return UpstreamMalformed(f"{self._name} cannot be understood: {what}")
 
 
-def _projected_offset(response: Response) -> int | None:
-    given = response.headers.get(b"projected-offset", b"")
-    return int(given) if given.isdigit() and len(given) <= _OFFSET_DIGITS else None
+@lru_cache(maxsize=64)
+def _is_json(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() in _JSON_TYPES
+
+
+def _whole_number(text: bytes) -> int | None:
+    return int(text) if text.isdigit() and len(text) <= _OFFSET_DIGITS else None

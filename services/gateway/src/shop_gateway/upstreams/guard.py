@@ -89,10 +89,11 @@ class Guard:
         return Ticket(limit, breaker)
 
     def leave(self, ticket: Ticket, lesson: Lesson) -> None:
-        before = self._breaker.state, self._limit.limit
-        self._limit.leave(ticket.limit, overloaded=lesson.overloaded)
-        self._breaker.leave(ticket.breaker, failed=lesson.failed, late=lesson.overloaded is True)
-        if before != (self._breaker.state, self._limit.limit):
+        limit, breaker = self._limit, self._breaker
+        limit_before, state_before = limit.limit, breaker.state
+        limit.leave(ticket.limit, overloaded=lesson.overloaded)
+        breaker.leave(ticket.breaker, failed=lesson.failed, late=lesson.overloaded is True)
+        if limit.limit != limit_before or breaker.state is not state_before:
             self._show()
 
     def _show(self) -> None:
