@@ -79,15 +79,24 @@ class InProgress:
     """Requests that a process has under way: each is one from entering to leaving this."""
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.count = 0
+        self._limit = limit
+        self._count = 0
+
+    @property
+    def is_full(self) -> bool:
+        """One more would be one too many."""
+        return self._count >= self._limit
+
+    @property
+    def is_exceeded(self) -> bool:
+        return self._count > self._limit
 
     def __enter__(self) -> None:
-        self.count += 1
+        self._count += 1
         HTTP_IN_PROGRESS.inc()
 
     def __exit__(self, *_: object) -> None:
-        self.count -= 1
+        self._count -= 1
         HTTP_IN_PROGRESS.dec()
 
 
@@ -163,7 +172,7 @@ class RequestMiddleware:
             await response(scope, receive, answer.send)
 
     def _check_limits(self, scope: Scope) -> None:
-        if self._in_progress.count > self._in_progress.limit and scope["path"] not in _QUIET_PATHS:
+        if self._in_progress.is_exceeded and scope["path"] not in _QUIET_PATHS:
             raise Unavailable("Too many requests are under way; try again shortly")
         if not head_bytes_allowed(scope):
             raise HeadersTooLarge(f"Address and headers together may have {_MAX_HEAD_BYTES} bytes")

@@ -23,6 +23,7 @@ from shop_common.metrics import HTTP_REQUESTS, HTTP_SECONDS, count_of, times_of
 from shop_common.preconditions import is_unchanged
 from shop_common.protocol import Reply, header_lines
 from shop_common.request import CLIENT_GONE, REQUEST_ID_PATTERN, InProgress, describe, last_resort, request_attributes
+from shop_common.tokens import Principal
 from shop_common.tracing import begin_entry, current_trace_id, record_entry
 from shop_gateway.api import gathered
 from shop_gateway.compression import LEAST_BYTES, compress, encoded, takes_gzip
@@ -56,6 +57,7 @@ _UNUSUAL: Final = frozenset(
 )
 AT_ONCE = Counter("shop_gateway_at_once_total", "Dashboards answered where their request arrived", ["source"])
 _NOT_MODIFIED: Final = 304
+_STATUSES: Final = frozenset(HTTPStatus)
 _WITHOUT_BODY: Final = frozenset({204, _NOT_MODIFIED})
 _ADDED: Final = frozenset({"content-length", *(name.decode() for name, _ in ALWAYS)})
 _ALWAYS: Final = header_lines(ALWAYS)
@@ -102,15 +104,13 @@ class AtOnce:
             return None
         began = _Began(time.perf_counter(), time.time_ns())
         asked = self._read(data)
-        principal = self._resources.tokens.recall(asked.token) if asked else None
-        if asked is None or principal is None or principal.user_id in self._resources.revocations:
+        principal = self._recall(asked) if asked else None
+        if asked is None or principal is None:
             return None
         user_id = asked.user_id or principal.user_id
-        if not principal.may_see(user_id):
-            return None
         dashboards = self._resources.dashboards
         user = None if asked.live else dashboards.find_fresh(user_id)
-        if user is None and self._in_progress.count >= self._in_progress.limit:
+        if user is None and self._in_progress.is_full:
             return None
         verdict = self._resources.limiter.try_take(f"user:{principal.user_id}")
         if verdict is None or not verdict.allowed:
@@ -119,6 +119,13 @@ class AtOnce:
             return self._answer(asked, dashboards.from_memory(user), verdict, began)
         ask = Ask(user_id, {"authorization": asked.credentials}, time.monotonic(), live=asked.live)
         return self._gather(asked, ask, verdict, began)
+
+    def _recall(self, asked: _Asked) -> Principal | None:
+        """Who asks, if they may see what they ask for."""
+        principal = self._resources.tokens.recall(asked.token)
+        if principal is None or principal.user_id in self._resources.revocations:
+            return None
+        return principal if asked.user_id is None or principal.may_see(asked.user_id) else None
 
     def _answer(self, asked: _Asked, whole: Whole, verdict: Verdict, began: _Began) -> Reply:
         status = _NOT_MODIFIED if is_unchanged(asked.if_none_match, whole.etag) else 200
@@ -187,7 +194,8 @@ class AtOnce:
 
 @cache
 def _status_line(status: int) -> bytes:
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
+    phrase = HTTPStatus(status).phrase if status in _STATUSES else ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
 
 
 def _known_answer(whole: Whole, status: int, *, zipped: bool) -> tuple[bytes, bytes]:

@@ -92,8 +92,8 @@ class Dashboards:
         Raises what the required one ran into, as RequiredRefused or UpstreamError, without waiting for the others;
         then, if `strict`, what an optional one did, as UpstreamFailed or UpstreamDeadline.
         """
-        known = self._find_known(self._sections, ask)
-        missing = [section for section in self._sections if section.name not in known]
+        known = {} if ask.live else self._find_known(self._sections, ask)
+        missing = [section for section in self._sections if section.name not in known] if known else self._sections
         if missing:
             known |= await self._ask_owners(missing, ask)
         outcomes = [known[section.name] for section in self._sections]
@@ -104,11 +104,11 @@ class Dashboards:
         return outcomes
 
     def _count(self, outcomes: Sequence[SectionOutcome]) -> None:
-        sources, states = ({each.source for each in outcomes}, {each.state for each in outcomes})
-        source = next(source for source in ("owner", "redis", "memory") if source in sources)
-        state: str = next(state for state in ("failed", "stale", "fresh") if state in states)
+        sources, states = [each.source for each in outcomes], [each.state for each in outcomes]
+        source = "owner" if "owner" in sources else "redis" if "redis" in sources else "memory"
+        state: str = "failed" if "failed" in states else "stale" if "stale" in states else "fresh"
         if state == "fresh":
-            state = self._fresh_or_proven(min(each.as_of for each in outcomes))
+            state = self._fresh_or_proven(min([each.as_of for each in outcomes]))
         count_of(DASHBOARDS, source, state).inc()
 
     def _fresh_or_proven(self, as_of: float) -> Literal["fresh", "proven"]:
@@ -118,7 +118,7 @@ class Dashboards:
     def _find_known(self, sections: Sequence[Section], ask: Ask) -> dict[str, SectionOutcome]:
         """What memory has of these and may be answered; what is not quite new is asked for anew meanwhile."""
         user = self._memory.find(ask.user_id)
-        if ask.live or user is None:
+        if user is None:
             return {}
         now, fresh = time.monotonic(), self._levels.fresh_seconds
         known = {}
@@ -137,19 +137,23 @@ class Dashboards:
     async def _ask_owners(self, missing: Sequence[Section], ask: Ask) -> Mapping[str, SectionOutcome]:
         """At once, sharing the questions that are under way, except where more is wanted than others want."""
         started = time.perf_counter()
-        alone = {section.name for section in missing if ask.live or _concerning(section, ask)}
-        shared = [section for section in missing if section.name not in alone]
-        known, shared_lease = await self._find_shared(shared, ask)
-        known = self._find_known(shared, ask) | known  # others may have been answered meanwhile
-        rest = [section for section in missing if section.name not in known]
+        known: dict[str, SectionOutcome] = {}
+        shared_lease = None
+        rest = missing
+        shared = [] if ask.live else [section for section in missing if not _concerning(section, ask)]
+        if shared:
+            known, shared_lease = await self._find_shared(shared, ask)
+            known = self._find_known(shared, ask) | known  # others may have been answered meanwhile
+            rest = [section for section in missing if section.name not in known]
         seconds = self._seconds_left(ask.arrived)
         flights: list[Flight[SectionOutcome]] = []
         answers: list[asyncio.Future[SectionOutcome]] = []
         try:
             if rest and seconds > 0:
                 for section in rest:
-                    flights.append(self._board(section, ask, shared_lease, seconds, alone=section.name in alone))
-                    answers.append(flights[-1].join())
+                    flight = self._board(section, ask, shared_lease, seconds, alone=section not in shared)
+                    flights.append(flight)
+                    answers.append(flight.join())
                 await _landed(flights, answers, time.monotonic() + seconds + _LANDING_SECONDS)
             for section, answer in zip_longest(rest, answers):
                 in_time = answer is not None and answer.done() and not answer.cancelled()
@@ -165,7 +169,7 @@ class Dashboards:
         """What Redis has of these, and a lease to fill in the others."""
         started = time.perf_counter()
         leases = {each.name: self._memory.lease(Key(ask.user_id, each.name)) for each in sections}  # before it is asked
-        found = await self._levels.shared.look_up(ask.user_id, [*leases]) if leases else None
+        found = await self._levels.shared.look_up(ask.user_id, [*leases])
         if found is None:
             return {}, None
         known = {}
@@ -184,14 +188,17 @@ class Dashboards:
         self, section: Section, ask: Ask, shared_lease: SharedLease | None, seconds: float, *, alone: bool
     ) -> Flight[SectionOutcome]:
         lease = self._memory.lease(Key(ask.user_id, section.name))
-        key = None if alone else (section.name, ask.headers.get("authorization"))
-        now = time.monotonic()
-        under_way: Flight[SectionOutcome] | None = lease.user.flights.get(key)
-        if under_way is not None and under_way.ends - now >= seconds * _SHARED_AT_LEAST:
-            return under_way
-        fallback = None if alone else lease.user.entries.get(section.name)
+        key = fallback = None
+        ends = lease.taken_at + seconds
+        flights = lease.user.flights
+        if not alone:
+            key = section.name, ask.headers.get("authorization")
+            under_way: Flight[SectionOutcome] | None = flights.get(key)
+            if under_way is not None and under_way.ends - lease.taken_at >= seconds * _SHARED_AT_LEAST:
+                return under_way
+            fallback = lease.user.entries.get(section.name)
         question = Question(section, ask.headers, seconds, lease, shared_lease, fallback)
-        return Flight(partial(self._reader.begin, question), key, lease.user.flights, now + seconds)
+        return Flight(partial(self._reader.begin, question), key, flights, ends)
 
     def _refresh(self, section: Section, ask: Ask) -> None:
         """Ask anew, for whoever comes next."""
@@ -231,7 +238,7 @@ async def _landed(
     flights: Sequence[Flight[SectionOutcome]], answers: Sequence[asyncio.Future[SectionOutcome]], latest: float
 ) -> None:
     """All of them, or as many as do until then; raises what the first one does that fails."""
-    if max(flight.ends for flight in flights) <= latest:
+    if max([flight.ends for flight in flights]) <= latest:
         await asyncio.gather(*answers)
         return
     with suppress(TimeoutError):  # others have more time than this one
