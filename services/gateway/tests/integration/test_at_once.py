@@ -93,7 +93,6 @@ async def test_a_request_id_is_kept_or_made(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Cache-Control": "no-cache"},
         {"Consistency-Token": "made-up"},
         {"X-Deadline-Ms": "900"},
         {"Origin": "https://shop.example"},
