@@ -141,8 +141,8 @@ def _header(scope: Scope, name: bytes) -> str:
 
 def limit_fields(verdicts: Sequence[Verdict]) -> list[tuple[bytes, bytes]]:
     """`RateLimit-Policy` and `RateLimit` as draft-ietf-httpapi-ratelimit-headers-11 has them: lists, a policy each."""
-    policies = ", ".join(verdict.policy.field for verdict in verdicts)
-    left = ", ".join(f'"{each.policy.name}";r={each.remaining};t={each.wait_seconds}' for each in verdicts)
+    policies = ", ".join([verdict.policy.field for verdict in verdicts])
+    left = ", ".join([f'"{each.policy.name}";r={each.remaining};t={each.wait_seconds}' for each in verdicts])
     fields = [(b"ratelimit-policy", policies.encode()), (b"ratelimit", left.encode())]
     refusing = [verdict for verdict in verdicts if not verdict.allowed]
     return [*fields, (b"retry-after", str(_wait_seconds(refusing)).encode())] if refusing else fields

@@ -68,13 +68,7 @@ class SectionOutcome(NamedTuple):
     as_of: float = 0.0
     """The monotonic clock before its owner was asked."""
     source: Literal["memory", "redis", "owner"] = "owner"
-    is_stale: bool = False
-
-    @property
-    def state(self) -> Literal["fresh", "stale", "failed"]:
-        if self.body is None:
-            return "failed"
-        return "stale" if self.is_stale else "fresh"
+    state: Literal["fresh", "stale", "failed"] = "fresh"
 
 
 class Ask(NamedTuple):

@@ -71,7 +71,7 @@ def dashboard_etag(sections: Sequence[SectionOutcome]) -> str:
 
 def section_status(sections: Sequence[SectionOutcome]) -> str:
     """The `Section-Status` field: a structured-field dictionary such as `user=fresh, orders=failed`."""
-    return ", ".join(f"{section.name}={section.state}" for section in sections)
+    return ", ".join([f"{section.name}={section.state}" for section in sections])
 
 
 def cache_status(sections: Sequence[SectionOutcome], *, live: bool) -> str:
@@ -84,7 +84,7 @@ def cache_status(sections: Sequence[SectionOutcome], *, live: bool) -> str:
 
 def create_whole(sections: Sequence[SectionOutcome]) -> Whole:
     """Of sections that are all fresh."""
-    oldest = min(section.as_of for section in sections)
+    oldest = min([section.as_of for section in sections])
     return Whole(dashboard_body(sections), dashboard_etag(sections), section_status(sections), oldest)
 
 

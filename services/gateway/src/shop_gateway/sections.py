@@ -107,9 +107,9 @@ class SectionReader:
     ) -> SectionOutcome:
         seconds = time.perf_counter() - started
         if fallback is None or time.monotonic() - fallback.as_of > self._levels.settings.error_seconds:
-            return SectionOutcome(section.name, seconds, None, problem)
+            return SectionOutcome(section.name, seconds, None, problem, state="failed")
         body = fallback.answer.body
-        return SectionOutcome(section.name, seconds, body, problem, fallback.as_of, "memory", is_stale=True)
+        return SectionOutcome(section.name, seconds, body, problem, fallback.as_of, "memory", "stale")
 
 
 def _versions(section: Section, answer: Answer, lease: Lease) -> Mapping[str, int]:

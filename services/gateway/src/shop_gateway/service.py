@@ -71,7 +71,7 @@ class Dashboards:
         return whole
 
     def _all_from_memory(self, user: CachedUser) -> list[SectionOutcome]:
-        return [_from_memory(section, user.entries[section.name], is_stale=False) for section in self._sections]
+        return [_from_memory(section, user.entries[section.name], "fresh") for section in self._sections]
 
     async def has_statistics(self, user_id: str, credentials: str) -> bool:
         """Whether their statistics show every order heard of, as they are only then kept; asks for them if need be."""
@@ -131,7 +131,7 @@ class Dashboards:
                 continue
             if age > fresh * _ASKED_ANEW_AFTER:
                 self._refresh(section, ask)
-            known[section.name] = _from_memory(section, entry, is_stale=age > fresh)
+            known[section.name] = _from_memory(section, entry, "stale" if age > fresh else "fresh")
         return known
 
     async def _ask_owners(self, missing: Sequence[Section], ask: Ask) -> Mapping[str, SectionOutcome]:
@@ -255,8 +255,8 @@ def _concerning(section: Section, ask: Ask) -> Mapping[str, int]:
     }
 
 
-def _from_memory(section: Section, entry: Entry, *, is_stale: bool) -> SectionOutcome:
-    return SectionOutcome(section.name, 0.0, entry.answer.body, None, entry.as_of, "memory", is_stale=is_stale)
+def _from_memory(section: Section, entry: Entry, state: Literal["fresh", "stale"]) -> SectionOutcome:
+    return SectionOutcome(section.name, 0.0, entry.answer.body, None, entry.as_of, "memory", state)
 
 
 def _require_whole(outcome: SectionOutcome) -> None:

@@ -175,8 +175,10 @@ def test_dashboards_are_as_described(document: Any, *, live: bool, failed: bool)
     problem = SectionProblem(504, "upstream_deadline", "users did not answer in time")
     sections = [
         SectionOutcome("user", 0.1, bodies[0], None, 1.0, "owner" if live else "memory"),
-        SectionOutcome("orders", 0.1, bodies[1], problem if failed else None, 1.0, "memory", is_stale=True),
-        SectionOutcome("stats", 0.1, None, problem) if failed else SectionOutcome("stats", 0.1, bodies[2], None, 1.0),
+        SectionOutcome("orders", 0.1, bodies[1], problem if failed else None, 1.0, "memory", "stale"),
+        SectionOutcome("stats", 0.1, None, problem, state="failed")
+        if failed
+        else SectionOutcome("stats", 0.1, bodies[2], None, 1.0),
     ]
     body = json.loads(dashboard_body(sections))
     assert mistakes(document, {"$ref": "#/components/schemas/Dashboard"}, body) == []
