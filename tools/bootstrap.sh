@@ -14,15 +14,24 @@ fingerprint() {
   cat requirements.lock pyproject.toml libs/*/pyproject.toml services/*/pyproject.toml tools/*/pyproject.toml "$0" | cksum
 }
 
+# By its own profile, as distributions' and python.org's are and pyenv's usually not: that takes up to twice the time.
+optimized() {
+  "$1" -c 'import sys, sysconfig
+sys.exit(sys.base_prefix != "/usr" and "--enable-optimizations" not in (sysconfig.get_config_var("CONFIG_ARGS") or ""))'
+}
+
 find_python() {
-  local name
-  for name in python3 python3.14 python3.13 python3.12 python3.11; do
+  local name found=""
+  for name in python3 python3.14 python3.13 python3.12 python3.11 /usr/bin/python3; do
     if command -v "$name" >/dev/null && fits "$name"; then
-      command -v "$name"
-      return
+      if optimized "$name"; then
+        command -v "$name"
+        return
+      fi
+      found="${found:-$(command -v "$name")}"
     fi
   done
-  return 1
+  [ -n "$found" ] && printf '%s\n' "$found"
 }
 
 apt_install() {
