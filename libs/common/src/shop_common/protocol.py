@@ -2,23 +2,16 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Final, Protocol, cast
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, cast
 
 from starlette.types import Scope
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from shop_common.answers import AnswerAtOnce, Listener, Reply, header_lines
 from shop_common.problems import problem_response
 from shop_common.request import abandon
-
-Reply = tuple[bytes, bytes]
-"""Head, without its last empty line, and body."""
-AnswerAtOnce = Callable[[bytes], Reply | Coroutine[Any, Any, Reply] | None]
-"""To what has come of a request: an answer that waits for nothing, or one to be waited for, cancelled with its client.
-
-None: let the request be parsed, and the application answer.
-"""
 
 CONNECTION: Final = "shop.connection"
 """The key of the `GuardedHttpProtocol` that a request came by, in an ASGI scope."""
@@ -27,10 +20,6 @@ _MAX_HEAD_BYTES = 64 * 1024  # the exact limit is the middleware's; this one hol
 _MAX_FRAME_BYTES = 256 * 1024  # of a body's chunks and trailers, their content apart
 _WRITE_SECONDS = 10.0
 _WRITE_BYTES = 10 * 1024  # that a client must take in that time
-
-
-def header_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
 class _HeadWithBody:
@@ -61,19 +50,6 @@ class _HeadWithBody:
         if self._head:
             head, self._head = self._head, b""
             self._transport.write(head)
-
-
-class Listener(Protocol):
-    """Who goes on with an answer after the application: whatever it does, it does at once."""
-
-    def on_writable(self) -> None:
-        """The client takes what is sent again."""
-
-    def on_shutdown(self) -> None:
-        """The server stops: the answer is to end."""
-
-    def on_closed(self) -> None:
-        """Nobody is there any more."""
 
 
 class GuardedHttpProtocol(HttpToolsProtocol):

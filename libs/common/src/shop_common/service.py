@@ -15,12 +15,13 @@ from fastapi.telemetry import TelemetryConfig
 from pydantic.json_schema import models_json_schema
 from starlette.middleware import Middleware
 
+from shop_common.answers import AnswerAtOnce
 from shop_common.errors import AppError, Unavailable
 from shop_common.health import Check, Health
 from shop_common.logs import configure_logs
 from shop_common.metrics import metrics_endpoint, serve_metrics, share_metrics_between_workers
 from shop_common.problems import Problem, app_error_response, install_problem_handlers, problems
-from shop_common.protocol import AnswerAtOnce, GuardedHttpProtocol
+from shop_common.protocol import GuardedHttpProtocol
 from shop_common.request import InProgress, RequestMiddleware
 from shop_common.server import Server, Supervisor
 from shop_common.settings import ServiceSettings

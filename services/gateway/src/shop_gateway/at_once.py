@@ -16,12 +16,12 @@ from typing import Any, Final, NamedTuple
 from opentelemetry.trace import SpanKind
 from prometheus_client import Counter
 
+from shop_common.answers import Reply, header_lines
 from shop_common.context import begin_request, new_request_id
 from shop_common.heads import read_head
 from shop_common.logs import Answered, log_access
 from shop_common.metrics import HTTP_REQUESTS, HTTP_SECONDS, count_of, times_of
 from shop_common.preconditions import is_unchanged
-from shop_common.protocol import Reply, header_lines
 from shop_common.request import CLIENT_GONE, REQUEST_ID_PATTERN, InProgress, describe, last_resort, request_attributes
 from shop_common.tokens import Principal
 from shop_common.tracing import begin_entry, current_trace_id, record_entry

@@ -16,8 +16,9 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge
 
+from shop_common.answers import Listener
 from shop_common.events import orders, users
-from shop_common.protocol import GuardedHttpProtocol, Listener
+from shop_common.protocol import GuardedHttpProtocol
 from shop_common.tokens import Principal
 from shop_gateway.changes import Change, RecentChanges
 from shop_gateway.errors import TooManyStreams
