@@ -117,14 +117,15 @@ class Stage:
         self._start("gateway", command(SERVICES["gateway"]), environment(self.state, "gateway") | own)
         return Peer("this gateway, everything on", "gateway", f"http://{HOST}:{port}{dashboard.PATH}")
 
-    def start_tutorial(self) -> Peer:
-        port = pick_free_port()
+    def start_tutorial(self, client: str, what: str) -> Peer:
+        """With one of the clients that `tutorial.py` knows."""
+        port, name = pick_free_port(), f"tutorial-{client}"
         self._start(
-            "tutorial",
+            name,
             command("uvicorn", "shop_bench.tutorial:app", "--host", HOST, "--port", str(port)),
-            {"TUTORIAL_UPSTREAM": self.upstream_url},
+            {"TUTORIAL_UPSTREAM": self.upstream_url, "TUTORIAL_CLIENT": client},
         )
-        return Peer("the tutorial's pattern", "tutorial", f"http://{HOST}:{port}{dashboard.PATH}")
+        return Peer(f"the tutorial's pattern, {what}", name, f"http://{HOST}:{port}{dashboard.PATH}")
 
     def start_go(self) -> Peer:
         port = pick_free_port()

@@ -24,7 +24,8 @@ def _where() -> str:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.strip()
-    return f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC on commit {commit}; {cores} cores, {cpu}."
+    where = f"{cores} cores, {cpu}, Python {platform.python_version()}"
+    return f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC on commit {commit}; {where}."
 
 
 @dataclass(frozen=True, slots=True)

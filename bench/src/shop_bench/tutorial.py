@@ -1,4 +1,8 @@
-"""The peer that the usual tutorial would write: every habit the gateway does without. It checks no token."""
+"""The peer that the usual tutorial would write: every habit the gateway does without. It checks no token.
+
+Tutorials differ in their client: one for all requests with the pool it comes with (`TUTORIAL_CLIENT=shared`), one with
+a pool for high load (`large`), or one for each request (`each`).
+"""
 
 import asyncio
 import os
@@ -14,6 +18,8 @@ from pydantic import BaseModel
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 
 UPSTREAM = os.environ.get("TUTORIAL_UPSTREAM", "http://127.0.0.1:9000")
+CLIENT = os.environ.get("TUTORIAL_CLIENT", "shared")
+LARGE = httpx.Limits(max_connections=1000, max_keepalive_connections=1000)
 
 
 class Money(BaseModel):
@@ -68,9 +74,15 @@ class Dashboard(BaseModel):
     stats: Stats
 
 
+def open_client() -> httpx.AsyncClient:
+    if CLIENT == "large":
+        return httpx.AsyncClient(base_url=UPSTREAM, limits=LARGE)
+    return httpx.AsyncClient(base_url=UPSTREAM)
+
+
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with httpx.AsyncClient(base_url=UPSTREAM) as client:
+    async with open_client() as client:
         app.state.client = client
         yield
 
@@ -92,8 +104,15 @@ app.add_middleware(ProcessTime)
 
 @app.get("/v1/users/{user_id}/dashboard", response_model=Dashboard)
 async def dashboard(user_id: str, request: Request) -> Any:
+    if CLIENT != "each":
+        return await gather(user_id, request, request.app.state.client)
+    async with open_client() as client:
+        return await gather(user_id, request, client)
+
+
+async def gather(user_id: str, request: Request, client: httpx.AsyncClient) -> Any:
     async def fetch(path: str) -> Any:
-        response = await request.app.state.client.get(path, headers={"Authorization": request.headers["Authorization"]})
+        response = await client.get(path, headers={"Authorization": request.headers["Authorization"]})
         response.raise_for_status()
         return response.json()
 
