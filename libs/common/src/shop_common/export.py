@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from pyreqwest.client import Client
 from pyreqwest.exceptions import RequestError
 
 from shop_common.http import open_http_pool
+from shop_common.otlp import SpanEncoder
 from shop_common.settings import HttpClientSettings
 
 _PAUSE_SECONDS: Final = 0.5
@@ -38,9 +39,10 @@ _logger = logging.getLogger(__name__)
 class SpanExporter(SpanProcessor):
     """Keeps what has ended until it is sent; what is too much is lost, and how much of it is logged."""
 
-    def __init__(self, pool: Client, url: str) -> None:
+    def __init__(self, pool: Client, url: str, resource: Resource) -> None:
         self._pool = pool
         self._url = url
+        self._encoder = SpanEncoder(resource)
         self._waiting: deque[ReadableSpan] = deque()
         self._lost = 0
 
@@ -74,7 +76,7 @@ class SpanExporter(SpanProcessor):
         parts = []
         while count > 0:
             few = [self._waiting.popleft() for _ in range(min(count, _IN_ONE_TURN))]
-            parts.append(encode_spans(few).SerializeToString())
+            parts.append(self._encoder.encode(few))
             count -= len(few)
             await asyncio.sleep(0)
         return b"".join(parts)
@@ -93,10 +95,10 @@ class SpanExporter(SpanProcessor):
 
 
 @asynccontextmanager
-async def open_exporter(endpoint: str) -> AsyncIterator[SpanExporter]:
-    """To be given spans until closed; what is left then has 3 s."""
+async def open_exporter(endpoint: str, resource: Resource) -> AsyncIterator[SpanExporter]:
+    """To be given the spans of `resource` until closed; what is left then has 3 s."""
     async with open_http_pool(HttpClientSettings(max_connections=1)) as pool:
-        exporter, stop = SpanExporter(pool, f"{endpoint}/v1/traces"), asyncio.Event()
+        exporter, stop = SpanExporter(pool, f"{endpoint}/v1/traces", resource), asyncio.Event()
         running = asyncio.create_task(exporter.run(stop))
         try:
             yield exporter

@@ -19,7 +19,7 @@ from motor.core import AgnosticClient
 from motor.frameworks import asyncio as asyncio_framework
 from motor.metaprogramming import create_class_with_framework
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanKind, Status, StatusCode
 from pymongo import monitoring
 from pymongo.errors import (
     ConnectionFailure,
@@ -34,7 +34,7 @@ from shop_common.context import before_deadline, remaining_seconds
 from shop_common.errors import StartupError
 from shop_common.metrics import POOL_IN_USE, POOL_SIZE, POOL_TIMEOUTS, POOL_WAIT, from_zero
 from shop_common.settings import MongoSettings, printable_address
-from shop_common.tracing import begin_span
+from shop_common.tracing import RecordedSpan, begin_span
 
 MONGO_TRANSIENT: tuple[type[Exception], ...] = (
     ConnectionFailure,  # AutoReconnect, NetworkTimeout, NotPrimaryError and ServerSelectionTimeoutError are such
@@ -160,7 +160,7 @@ class _CommandSpans(monitoring.CommandListener):
     """A CLIENT span per command of recorded work; commands' contents stay out of it."""
 
     def __init__(self) -> None:
-        self._open: dict[tuple[int, Any], Span] = {}
+        self._open: dict[tuple[int, Any], RecordedSpan] = {}
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
         if event.command_name == "ping":

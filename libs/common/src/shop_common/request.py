@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -30,7 +30,7 @@ from shop_common.logs import Answered, log_access
 from shop_common.metrics import HTTP_IN_PROGRESS, HTTP_REQUESTS, HTTP_SECONDS, count_of, times_of
 from shop_common.problems import METHODS, app_error_response, problem_response
 from shop_common.settings import HttpServerSettings, TracingSettings
-from shop_common.tracing import current_trace_id, entry_span
+from shop_common.tracing import RecordedSpan, current_trace_id, entry_span
 
 DEADLINE_HEADER = "X-Deadline-Ms"
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -282,7 +282,7 @@ def request_attributes(method: str, route: str, status: int, request_id: str) ->
     }
 
 
-def describe(span: Span, method: str, route: str, status: int, request_id: str) -> None:
+def describe(span: RecordedSpan, method: str, route: str, status: int, request_id: str) -> None:
     """Of a request that was answered."""
     span.update_name(f"{method} {route}")
     span.set_attributes(request_attributes(method, route, status, request_id))

@@ -12,7 +12,7 @@ import jwt
 from aiokafka import AIOKafkaConsumer
 from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import FastAPI
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -93,11 +93,9 @@ async def open_app_client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 @contextmanager
 def recorded_spans() -> Iterator[InMemorySpanExporter]:
     """Keep what is recorded meanwhile; `get_finished_spans()` has it."""
-    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    with recording_by(provider):
+    exporter = InMemorySpanExporter()
+    with recording_by(SimpleSpanProcessor(exporter), Resource.get_empty()):
         yield exporter
-    provider.shutdown()
 
 
 class FakePart:

@@ -7,26 +7,96 @@ since a span that is not recorded still costs most of one that is. So spans are 
 import asyncio
 import random
 import re
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
+from typing import Final, NamedTuple
 
-from opentelemetry import trace
-from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags, Tracer
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
 from shop_common.export import open_exporter
+from shop_common.otlp import SCOPE
 from shop_common.settings import TracingSettings
 
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
+_SAMPLED, _UNSAMPLED = TraceFlags(TraceFlags.SAMPLED), TraceFlags(TraceFlags.DEFAULT)
+_UNSET: Final = Status()
+_NO_ATTRIBUTES: Final[Mapping[str, AttributeValue]] = {}
 _current: ContextVar[SpanContext | None] = ContextVar("span_context", default=None)
-_tracer: Tracer = trace.NoOpTracer()
+
+
+class _Recorder(NamedTuple):
+    processor: SpanProcessor
+    resource: Resource
+
+
+_recorder: _Recorder | None = None
+
+
+class RecordedSpan:
+    """Of the SDK's span what is used here: its sampler, limits and locks are most of its cost."""
+
+    __slots__ = ("_attributes", "_began_ns", "_context", "_kind", "_name", "_parent", "_recorder", "_status")
+
+    def __init__(
+        self,
+        recorder: _Recorder,
+        name: str,
+        kind: SpanKind,
+        parent: SpanContext | None,
+        attributes: Mapping[str, AttributeValue],
+        *,
+        began_ns: int | None = None,
+    ) -> None:
+        self._recorder: _Recorder | None = recorder
+        self._name = name
+        self._kind = kind
+        self._parent = parent
+        self._context = _new_context(parent, _SAMPLED)
+        self._attributes = dict(attributes)
+        self._status = _UNSET
+        self._began_ns = began_ns or time.time_ns()
+
+    def get_span_context(self) -> SpanContext:
+        return self._context
+
+    def update_name(self, name: str) -> None:
+        self._name = name
+
+    def set_attribute(self, key: str, value: AttributeValue) -> None:
+        self._attributes[key] = value
+
+    def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
+        self._attributes.update(attributes)
+
+    def set_status(self, status: Status) -> None:
+        self._status = status
+
+    def end(self) -> None:
+        """Only the first counts."""
+        recorder, self._recorder = self._recorder, None
+        if recorder is None:
+            return
+        recorder.processor.on_end(
+            ReadableSpan(
+                self._name,
+                self._context,
+                self._parent,
+                recorder.resource,
+                self._attributes,
+                kind=self._kind,
+                status=self._status,
+                start_time=self._began_ns,
+                end_time=time.time_ns(),
+                instrumentation_scope=SCOPE,
+            )
+        )
 
 
 def current_traceparent() -> str | None:
@@ -63,31 +133,29 @@ def _traceparent(trace_id: int, span_id: int, flags: int) -> str:
 
 
 @contextmanager
-def entry_span(name: str, kind: SpanKind, incoming: str | None, *, sample_ratio: float = 0.0) -> Iterator[Span | None]:
+def entry_span(
+    name: str, kind: SpanKind, incoming: str | None, *, sample_ratio: float = 0.0
+) -> Iterator[RecordedSpan | None]:
     """Enter a process: record under the incoming parent if that is sampled, else by `sample_ratio` if there is none.
 
     Yields None for work that is not recorded; its `traceparent` is still current.
     """
     parent = parse_traceparent(incoming)
-    if _is_wanted(parent, sample_ratio):
-        with _recorded(name, kind, parent) as span:
-            yield span
-    else:
+    recorded = _enter(name, kind, parent, sample_ratio)
+    if recorded is None:
         with _as_current(_unrecorded(parent)):
             yield None
+    else:
+        with _under_way(recorded):
+            yield recorded
 
 
-def begin_entry(name: str, kind: SpanKind, incoming: str | None, *, sample_ratio: float) -> Span | None:
+def begin_entry(name: str, kind: SpanKind, incoming: str | None, *, sample_ratio: float) -> RecordedSpan | None:
     """As `entry_span`, in a task that ends with its work: the span is the caller's to end."""
     parent = parse_traceparent(incoming)
-    recorded = _start(name, kind, parent, None) if _is_wanted(parent, sample_ratio) else None
+    recorded = _enter(name, kind, parent, sample_ratio)
     _current.set(recorded.get_span_context() if recorded else _unrecorded(parent))
     return recorded
-
-
-def _unrecorded(parent: SpanContext | None) -> SpanContext:
-    trace_id = parent.trace_id if parent else random.getrandbits(128) or 1
-    return SpanContext(trace_id, random.getrandbits(64) or 1, is_remote=False)
 
 
 def record_entry(
@@ -101,66 +169,65 @@ def record_entry(
 ) -> str:
     """As `entry_span`, of work that is done and called nobody: the id of its trace, empty where it has none."""
     parent = parse_traceparent(incoming)
-    if not _is_wanted(parent, sample_ratio):
+    recorded = _enter(name, kind, parent, sample_ratio, attributes, began_ns=began_ns)
+    if recorded is None:
         return f"{parent.trace_id:032x}" if parent else ""
-    recorded = _start(name, kind, parent, attributes, began_ns)
     recorded.end()
     return f"{recorded.get_span_context().trace_id:032x}"
 
 
-def _is_wanted(parent: SpanContext | None, sample_ratio: float) -> bool:
-    if parent is not None:
-        return parent.trace_flags.sampled
-    return random.random() < sample_ratio  # noqa: S311 - chooses what to look at
+def _enter(
+    name: str,
+    kind: SpanKind,
+    parent: SpanContext | None,
+    sample_ratio: float,
+    attributes: Mapping[str, AttributeValue] = _NO_ATTRIBUTES,
+    *,
+    began_ns: int | None = None,
+) -> RecordedSpan | None:
+    if _recorder is None:
+        return None
+    chosen = random.random() < sample_ratio if parent is None else parent.trace_flags.sampled  # noqa: S311 - no secret
+    return RecordedSpan(_recorder, name, kind, parent, attributes, began_ns=began_ns) if chosen else None
+
+
+def _unrecorded(parent: SpanContext | None) -> SpanContext:
+    if parent is not None and parent.trace_flags.sampled:
+        return parent  # nothing records here: what is recorded further on is a child of what was before
+    return _new_context(parent, _UNSAMPLED)
+
+
+def _new_context(parent: SpanContext | None, flags: TraceFlags) -> SpanContext:
+    trace_id = parent.trace_id if parent else random.getrandbits(128) or 1
+    return SpanContext(trace_id, random.getrandbits(64) or 1, is_remote=False, trace_flags=flags)
 
 
 @contextmanager
 def span(
-    name: str, kind: SpanKind = SpanKind.INTERNAL, attributes: Mapping[str, AttributeValue] | None = None
-) -> Iterator[Span | None]:
+    name: str, kind: SpanKind = SpanKind.INTERNAL, attributes: Mapping[str, AttributeValue] = _NO_ATTRIBUTES
+) -> Iterator[RecordedSpan | None]:
     """A child of the work under way; costs nothing and yields None where that is not recorded."""
-    parent = _recorded_parent()
-    if parent is None:
+    child = begin_span(name, kind, attributes)
+    if child is None:
         yield None
-        return
-    with _recorded(name, kind, parent, attributes) as child:
-        yield child
+    else:
+        with _under_way(child):
+            yield child
 
 
-def begin_span(name: str, kind: SpanKind, attributes: Mapping[str, AttributeValue]) -> Span | None:
+def begin_span(name: str, kind: SpanKind, attributes: Mapping[str, AttributeValue]) -> RecordedSpan | None:
     """A child whose end comes in another call: the caller's to end. None where the work is not recorded."""
-    parent = _recorded_parent()
-    return _start(name, kind, parent, attributes) if parent else None
-
-
-def _recorded_parent() -> SpanContext | None:
     parent = _current.get()
-    return parent if parent is not None and parent.trace_flags.sampled else None
-
-
-def _start(
-    name: str,
-    kind: SpanKind,
-    parent: SpanContext | None,
-    attributes: Mapping[str, AttributeValue] | None,
-    began_ns: int | None = None,
-) -> Span:
-    # An empty context rather than none: no ambient span may become the parent.
-    context = trace.set_span_in_context(NonRecordingSpan(parent), Context()) if parent else Context()
-    return _tracer.start_span(name, context, kind, attributes, start_time=began_ns)
+    if _recorder is None or parent is None or not parent.trace_flags.sampled:
+        return None
+    return RecordedSpan(_recorder, name, kind, parent, attributes)
 
 
 @contextmanager
-def _recorded(
-    name: str,
-    kind: SpanKind,
-    parent: SpanContext | None,
-    attributes: Mapping[str, AttributeValue] | None = None,
-) -> Iterator[Span]:
-    recorded = _start(name, kind, parent, attributes)
+def _under_way(recorded: RecordedSpan) -> Iterator[None]:
     try:
         with _as_current(recorded.get_span_context()):
-            yield recorded
+            yield
     except (Exception, asyncio.CancelledError) as error:
         mark_failed(recorded, error)
         raise
@@ -168,7 +235,7 @@ def _recorded(
         recorded.end()
 
 
-def mark_failed(recorded: Span, error: BaseException | None) -> None:
+def mark_failed(recorded: RecordedSpan, error: BaseException | None) -> None:
     """None: it was cancelled."""
     if error is None or isinstance(error, asyncio.CancelledError):
         recorded.set_status(Status(StatusCode.ERROR, "cancelled"))
@@ -188,17 +255,17 @@ def _as_current(context: SpanContext) -> Iterator[None]:
 
 
 @contextmanager
-def recording_by(provider: TracerProvider) -> Iterator[None]:
-    """Make this process's spans by `provider` for a while.
+def recording_by(processor: SpanProcessor, resource: Resource) -> Iterator[None]:
+    """Give this process's spans, as those of `resource`, to `processor` for a while.
 
-    Not the global provider: that can be set but once, and FastAPI and redis-py would record by it on their own account.
+    Not by the global provider: FastAPI and redis-py would record by that on their own account.
     """
-    global _tracer  # noqa: PLW0603 - what a process exports to is the process's
-    before, _tracer = _tracer, provider.get_tracer("shop")
+    global _recorder  # noqa: PLW0603 - what a process exports to is the process's
+    before, _recorder = _recorder, _Recorder(processor, resource)
     try:
         yield
     finally:
-        _tracer = before
+        _recorder = before
 
 
 @asynccontextmanager
@@ -208,8 +275,6 @@ async def open_tracing(settings: TracingSettings, service: str) -> AsyncIterator
         yield
         return
     resource = Resource.create({"service.name": service})
-    provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
-    async with open_exporter(settings.endpoint) as exporter:
-        provider.add_span_processor(exporter)
-        with recording_by(provider):
+    async with open_exporter(settings.endpoint, resource) as exporter:
+        with recording_by(exporter, resource):
             yield

@@ -109,7 +109,6 @@ async def test_a_refused_collector_costs_nothing_but_its_spans() -> None:
     async with asyncio.timeout(30), open_tracing(TracingSettings(endpoint="http://127.0.0.1:1"), "demo"):
         with entry_span("lost", SpanKind.SERVER, SAMPLED) as recorded:
             assert recorded is not None
-            assert recorded.is_recording()
 
 
 async def test_a_collector_that_is_busy_gets_them_later() -> None:

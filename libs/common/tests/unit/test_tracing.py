@@ -11,6 +11,7 @@ from shop_common import tracing
 from shop_common.settings import TracingSettings
 from shop_common.testing import recorded_spans
 from shop_common.tracing import (
+    begin_entry,
     begin_span,
     current_trace_id,
     current_traceparent,
@@ -18,6 +19,7 @@ from shop_common.tracing import (
     format_traceparent,
     open_tracing,
     parse_traceparent,
+    record_entry,
     span,
 )
 
@@ -167,14 +169,59 @@ def test_a_cancellation_is_marked() -> None:
     assert spans.get_finished_spans()[0].status.description == "cancelled"
 
 
+def test_what_a_span_is_told_it_says_once_when_it_ends() -> None:
+    shared = {"db.system.name": "demo"}
+    with recorded_spans() as spans, entry_span("in", SpanKind.SERVER, SAMPLED):
+        begun = begin_span("begun", SpanKind.CLIENT, shared)
+        assert begun is not None
+        begun.update_name("renamed")
+        begun.set_attribute("long", "x" * 100_000)
+        begun.set_attributes({"k": 1, "db.system.name": "other"})
+        assert spans.get_finished_spans() == ()
+        begun.end()
+        begun.end()
+        [ended] = spans.get_finished_spans()
+    assert ended.name == "renamed"
+    assert ended.attributes == {"db.system.name": "other", "long": "x" * 100_000, "k": 1}
+    assert shared == {"db.system.name": "demo"}
+    assert ended.start_time is not None
+    assert ended.end_time is not None
+    assert ended.start_time <= ended.end_time
+
+
+def test_work_that_is_done_is_recorded_from_when_it_began() -> None:
+    with recorded_spans() as spans:
+        trace_id = record_entry("in", SpanKind.SERVER, SAMPLED, {"k": 1}, sample_ratio=0, began_ns=7)
+        assert record_entry("in", SpanKind.SERVER, UNSAMPLED, {}, sample_ratio=1, began_ns=7) == TRACE
+        assert record_entry("in", SpanKind.SERVER, None, {}, sample_ratio=0, began_ns=7) == ""
+    [recorded] = spans.get_finished_spans()
+    assert (trace_id, recorded.start_time, recorded.attributes) == (TRACE, 7, {"k": 1})
+    assert recorded.parent == parse_traceparent(SAMPLED)
+
+
 async def test_without_an_endpoint_nothing_is_opened() -> None:
-    before = tracing._tracer
+    before = tracing._recorder
     async with open_tracing(TracingSettings(endpoint=""), "demo"):
-        assert tracing._tracer is before
+        assert tracing._recorder is before
 
 
-def test_without_a_provider_a_sampled_trace_is_passed_on_unrecorded() -> None:
-    with entry_span("in", SpanKind.SERVER, SAMPLED) as recorded:
-        assert recorded is not None
-        assert not recorded.is_recording()
+def test_where_nothing_records_a_sampled_trace_is_passed_on_unrecorded() -> None:
+    with entry_span("in", SpanKind.SERVER, SAMPLED, sample_ratio=1) as recorded:
+        assert recorded is None
         assert current_traceparent() == SAMPLED
+        assert begin_span("begun", SpanKind.CLIENT, {}) is None
+        with span("inner") as inner:
+            assert inner is None
+            assert current_traceparent() == SAMPLED
+
+
+async def test_where_nothing_records_an_entry_without_a_parent_has_ids_of_its_own() -> None:
+    async def entered() -> str | None:
+        assert begin_entry("in", SpanKind.SERVER, None, sample_ratio=1) is None
+        return current_traceparent()
+
+    seen = {await asyncio.create_task(entered()) for _ in range(2)}
+    with entry_span("in", SpanKind.SERVER, None, sample_ratio=1):
+        seen.add(current_traceparent())
+    contexts = [parse_traceparent(text) for text in seen]
+    assert [context and context.trace_flags.sampled for context in contexts] == [False] * 3

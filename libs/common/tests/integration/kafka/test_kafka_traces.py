@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
@@ -14,6 +12,7 @@ from shop_common import tracing
 from shop_common.events.envelope import Event
 from shop_common.events.users import UserUpdated
 from shop_common.kafka.producer import open_producer
+from shop_common.testing import recorded_spans
 
 Until = Callable[..., Awaitable[None]]
 Create = Callable[..., UserUpdated]
@@ -21,13 +20,9 @@ TRACE, WRITER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
 @pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    """What this test records. A process has one tracer provider for life, so its tracer is exchanged instead."""
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("test"))
-    yield exporter
-    provider.shutdown()
+def spans() -> Iterator[InMemorySpanExporter]:
+    with recorded_spans() as exporter:
+        yield exporter
 
 
 async def send_and_handle(kafka: Any, wait_until: Until, event: Event) -> tuple[str | None, str | None]:
