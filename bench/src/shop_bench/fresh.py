@@ -21,7 +21,7 @@ from shop_cluster.services import SERVICES, command, environment
 from shop_cluster.state import State
 from shop_cluster.supervise import Program, Supervisor
 from shop_cluster.up import SilentReporter, bring_up
-from shop_common.http import open_http_client, open_http_pool
+from shop_common.http import open_http_client
 from shop_common.settings import HttpClientSettings
 
 CUSTOMERS: Final = 32
@@ -160,10 +160,10 @@ async def _open_pair(state: State) -> AsyncIterator[Pair]:
     Supervisor(state).apply(Program("gateway-b", command(SERVICES["gateway"]), variables))
     await wait_for(state, "gateway-b", f"{b}/readyz", {})
     async with AsyncExitStack() as stack:
-        pool = await stack.enter_async_context(open_http_pool(HttpClientSettings(total_seconds=10)))
+        settings = HttpClientSettings(total_seconds=10)
         pair = Pair(
-            a=await stack.enter_async_context(open_http_client(pool)),
-            b=await stack.enter_async_context(open_http_client(pool)),
+            a=await stack.enter_async_context(open_http_client(settings)),
+            b=await stack.enter_async_context(open_http_client(settings)),
             free=asyncio.Queue(),
         )
         pair.a.base_url, pair.b.base_url = httpx.URL(a), httpx.URL(b)

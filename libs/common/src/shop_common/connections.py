@@ -16,7 +16,7 @@ import httptools
 
 from shop_common.settings import HttpClientSettings
 
-_MAX_HEAD_BYTES: Final = 64 * 1024
+_MAX_FRAMING_BYTES: Final = 64 * 1024
 _HTTPS_PORT, _HTTP_PORT = 443, 80
 _OK: Final = 200
 
@@ -68,7 +68,7 @@ class HttpCall:
         self.request = request
         self.ends = ends
         """On the loop's clock."""
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.Handle | None = None
         self.connection: _Connection | None = None
         self._done: Done | None = done
 
@@ -118,6 +118,7 @@ class HttpPool:
         self._waiting: deque[HttpCall] = deque()
         self._connecting: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     def send(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, *, seconds: float, done: Done
@@ -143,6 +144,9 @@ class HttpPool:
                 call.timer = loop.call_later(seconds, call.on_late)
                 connection.begin(call)
                 return call
+        if self._is_closed:
+            call.timer = loop.call_soon(call.finish, ConnectionBroken())
+            return call
         patience = self._settings.connect_seconds
         call.timer = loop.call_later(min(seconds, patience), self._on_waited, call, seconds <= patience)
         self._waiting.append(call)
@@ -177,17 +181,17 @@ class HttpPool:
         self._grow()
 
     async def close(self) -> None:
-        """Calls under way fail."""
+        """Calls under way fail, and so does each that is sent afterwards."""
+        self._is_closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
         connecting = [*self._connecting]
         for task in connecting:
             task.cancel()
-        waiting, self._waiting = self._waiting, deque()
-        for call in waiting:
-            call.finish(ConnectionBroken())
+        while self._waiting:
+            self._waiting.popleft().finish(ConnectionBroken())
         for connection in [*self._open]:
-            connection.drop()
+            connection.fail(ConnectionBroken())
         await asyncio.gather(*connecting, return_exceptions=True)
         await asyncio.sleep(0)  # in which the transports close
 
@@ -207,7 +211,9 @@ class HttpPool:
                 _, connection = await self._loop.create_connection(
                     lambda: _Connection(self), self._host, self._port, ssl=self._tls
                 )
-        except (OSError, TimeoutError):
+        except TimeoutError:
+            pass  # each that waits has a time of its own
+        except OSError:
             if self._waiting:
                 self._waiting.popleft().finish(ConnectFailed())
         finally:
@@ -254,9 +260,9 @@ class _Connection(asyncio.Protocol):
         self._headers.clear()
         self._fields: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
-        self._head_bytes = self._body_bytes = 0
+        self._framing_bytes = self._body_bytes = 0
         self._in_head = True
-        self._is_complete = self._is_too_large = self._has_more = self._stays = False
+        self._is_complete = self._is_too_large = self._stays = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment] # of a stream
@@ -271,26 +277,35 @@ class _Connection(asyncio.Protocol):
         self._pool.forget(self)
         self.transport.abort()
 
+    def fail(self, failure: CallFailed) -> None:
+        """Cut it, and tell whoever waits for its answer."""
+        call, self._call = self._call, None
+        self.drop()
+        if call is not None:
+            call.finish(failure)
+
     def data_received(self, data: bytes) -> None:
         if self._call is None:
             self.drop()  # nobody asked
             return
-        if self._in_head:
-            self._head_bytes += len(data)
+        self._framing_bytes += len(data)  # until something of the body comes
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._fail(BadResponse("its answer breaks HTTP"))
-            return
+            if not self._is_complete:
+                self.fail(BadResponse("its answer breaks HTTP"))
+                return
+            self._stays = False
         if self._is_too_large:
-            self._fail(BadResponse("its answer is too large"))
+            self.fail(BadResponse("its answer is too large"))
         elif self._is_complete:
             self._finish()
-        elif self._in_head and self._head_bytes > _MAX_HEAD_BYTES:
-            self._fail(BadResponse("the head of its answer is too large"))
+        elif self._framing_bytes > _MAX_FRAMING_BYTES:
+            self.fail(BadResponse("the head of its answer, or what follows its body, is too large"))
 
     def on_message_begin(self) -> None:
-        self._has_more = self._is_complete
+        if self._is_complete:
+            raise ValueError("more than one answer")  # which the parser stops at
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -303,6 +318,7 @@ class _Connection(asyncio.Protocol):
         self._is_too_large = length is not None and int(length) > self._pool.max_body_bytes
 
     def on_body(self, body: bytes) -> None:
+        self._framing_bytes = 0
         self._body_bytes += len(body)
         if self._body_bytes > self._pool.max_body_bytes:
             self._is_too_large = True
@@ -316,15 +332,11 @@ class _Connection(asyncio.Protocol):
             self._is_complete = True
 
     def eof_received(self) -> None:
-        pass  # and so the transport closes
+        if self._call is not None and self._ends_with_connection():
+            self._finish()
 
     def connection_lost(self, _: Exception | None) -> None:
-        self._pool.forget(self)
-        if self._call is not None:
-            if self._ends_with_connection():
-                self._finish()
-            else:
-                self._fail(ConnectionBroken())
+        self.fail(ConnectionBroken())
 
     def _ends_with_connection(self) -> bool:
         framed = b"content-length" in self._fields or b"transfer-encoding" in self._fields
@@ -334,19 +346,13 @@ class _Connection(asyncio.Protocol):
         call, self._call = self._call, None
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         response = Response(self._parser.get_status_code(), self._fields, body)
-        if not self._stays or self._has_more or self.transport.is_closing():
+        if not self._stays or self.transport.is_closing():
             self.drop()
         else:
             self._begin_message()
             self._pool.release(self)
         if call is not None:
             call.finish(response)
-
-    def _fail(self, failure: CallFailed) -> None:
-        call, self._call = self._call, None
-        self.drop()
-        if call is not None:
-            call.finish(failure)
 
 
 @asynccontextmanager

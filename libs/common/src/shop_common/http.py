@@ -1,4 +1,4 @@
-"""HTTP calls onward: pyreqwest's pool where throughput matters, httpx over the same pool where it does not."""
+"""HTTP calls where throughput does not matter, through httpx; `connections` is for the others."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import httpx
 from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.compatibility.httpx import HttpxTransport
 
 from shop_common.settings import HttpClientSettings
 
@@ -39,9 +38,16 @@ async def open_http_pool(settings: HttpClientSettings) -> AsyncIterator[Client]:
 
 
 @asynccontextmanager
-async def open_http_client(pool: Client) -> AsyncIterator[httpx.AsyncClient]:
-    """httpx's interface over a pool that somebody else owns."""
-    transport = HttpxTransport(pool, close_client=False)
-    # httpx's own timeouts would be added up and take the place of the pool's.
-    async with httpx.AsyncClient(transport=transport, timeout=None, trust_env=False) as client:  # noqa: S113 - see above
+async def open_http_client(settings: HttpClientSettings) -> AsyncIterator[httpx.AsyncClient]:
+    """A bounded keep-alive pool; no redirects, no proxies from the environment.
+
+    httpx bounds the steps of a call by `total_seconds`, not the whole: whoever awaits it does.
+    """
+    timeout = httpx.Timeout(settings.total_seconds, connect=settings.connect_seconds, pool=settings.connect_seconds)
+    limits = httpx.Limits(
+        max_connections=settings.max_connections,
+        max_keepalive_connections=settings.max_idle_per_host,
+        keepalive_expiry=settings.idle_seconds,
+    )
+    async with httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False) as client:
         yield client

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from shop_common.cursors import CursorCodec
 from shop_common.health import Check
-from shop_common.http import open_http_client, open_http_pool
+from shop_common.http import open_http_client
 from shop_common.mongo import open_mongo
 from shop_common.settings import HttpClientSettings
 from shop_common.tokens import KeyCache, TokenVerifier, fetch_keys_from
@@ -30,8 +30,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     """Of the API and of the worker alike. Neither the users service nor Kafka need be up."""
     async with AsyncExitStack() as stack:
         mongo = await stack.enter_async_context(open_mongo(settings.mongo, "orders"))
-        pool = await stack.enter_async_context(open_http_pool(HttpClientSettings()))
-        client = await stack.enter_async_context(open_http_client(pool))
+        client = await stack.enter_async_context(open_http_client(HttpClientSettings()))
         orders = OrderService(
             OrderStore(mongo.database), UserReplica(mongo.database), CursorCodec("orders", settings.cursor_key)
         )

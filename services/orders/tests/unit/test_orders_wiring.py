@@ -85,7 +85,7 @@ def test_the_worker_serves_no_api(settings: Settings) -> None:
     assert not any(path.startswith("/v1") for path in paths)
 
 
-PARTS = ["open_mongo", "open_http_pool", "open_http_client", "open_producer"]
+PARTS = ["open_mongo", "open_http_client", "open_producer"]
 
 
 def fake_parts(monkeypatch: pytest.MonkeyPatch, failing: str = "") -> PartsOpened:

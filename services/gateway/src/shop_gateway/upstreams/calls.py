@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind
 from prometheus_client import Counter, Histogram
 
 from shop_common.connections import HttpCall, open_pool
-from shop_common.http import open_http_client, open_http_pool
+from shop_common.http import open_http_client
 from shop_common.metrics import from_zero, times_of
 from shop_common.tokens import FetchKeys, fetch_keys_from
 from shop_common.tracing import begin_span, current_traceparent, format_traceparent, mark_failed
@@ -205,5 +205,5 @@ async def open_upstream(name: Owner, url: str, settings: UpstreamSettings) -> As
 @asynccontextmanager
 async def open_key_source(jwks_url: str, settings: UpstreamSettings) -> AsyncIterator[FetchKeys]:
     """Where the keys that check tokens are read."""
-    async with open_http_pool(settings) as pool, open_http_client(pool) as client:
+    async with open_http_client(settings) as client:
         yield fetch_keys_from(client, jwks_url)
