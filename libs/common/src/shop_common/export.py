@@ -13,10 +13,9 @@ from typing import Final
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
-from pyreqwest.client import Client
-from pyreqwest.exceptions import RequestError
 
-from shop_common.http import open_http_pool
+from shop_common.connections import HttpPool, open_pool
+from shop_common.http1 import CallFailed
 from shop_common.otlp import SpanEncoder
 from shop_common.settings import HttpClientSettings
 
@@ -32,6 +31,8 @@ _BAD_REQUEST: Final = 400
 _RETRYABLE: Final = frozenset({429, 502, 503, 504})
 """As OTLP has it."""
 _HEADERS: Final = {"Content-Type": "application/x-protobuf"}
+_POOL: Final = HttpClientSettings(max_connections=1)
+_ANSWER_BYTES: Final = 64 * 1024
 
 _logger = logging.getLogger(__name__)
 
@@ -39,9 +40,8 @@ _logger = logging.getLogger(__name__)
 class SpanExporter(SpanProcessor):
     """Keeps what has ended until it is sent; what is too much is lost, and how much of it is logged."""
 
-    def __init__(self, pool: Client, url: str, resource: Resource) -> None:
+    def __init__(self, pool: HttpPool, resource: Resource) -> None:
         self._pool = pool
-        self._url = url
         self._encoder = SpanEncoder(resource)
         self._waiting: deque[ReadableSpan] = deque()
         self._lost = 0
@@ -85,9 +85,10 @@ class SpanExporter(SpanProcessor):
         with suppress(TimeoutError):
             async with asyncio.timeout(_SEND_SECONDS):
                 while True:
-                    with suppress(RequestError):
-                        request = self._pool.post(self._url).headers(_HEADERS).body_bytes(batch)
-                        answer = await request.build().send()
+                    with suppress(CallFailed):
+                        answer = await self._pool.call(
+                            "POST", "/v1/traces", _HEADERS, batch, seconds=_POOL.total_seconds
+                        )
                         if answer.status not in _RETRYABLE:
                             return answer.status < _BAD_REQUEST
                     await asyncio.sleep(_RETRY_SECONDS)
@@ -97,8 +98,8 @@ class SpanExporter(SpanProcessor):
 @asynccontextmanager
 async def open_exporter(endpoint: str, resource: Resource) -> AsyncIterator[SpanExporter]:
     """To be given the spans of `resource` until closed; what is left then has 3 s."""
-    async with open_http_pool(HttpClientSettings(max_connections=1)) as pool:
-        exporter, stop = SpanExporter(pool, f"{endpoint}/v1/traces", resource), asyncio.Event()
+    async with open_pool(endpoint, _POOL, _ANSWER_BYTES) as pool:
+        exporter, stop = SpanExporter(pool, resource), asyncio.Event()
         running = asyncio.create_task(exporter.run(stop))
         try:
             yield exporter

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from shop_common.connections import CallFailed, HttpCall, HttpPool, Response
+from shop_common.connections import HttpPool
+from shop_common.http1 import CallFailed, HttpCall, Response
 
 _PATIENCE_SECONDS = 30
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

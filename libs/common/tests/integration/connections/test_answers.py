@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from shop_common.connections import BadResponse, CallFailed, CallLate, ConnectFailed, ConnectionBroken, open_pool
+from shop_common.connections import open_pool
+from shop_common.http1 import BadResponse, CallFailed, CallLate, ConnectFailed, ConnectionBroken
 from shop_common.settings import HttpClientSettings
 
 MAX_BYTES = 1024

@@ -9,16 +9,8 @@ from typing import Any
 
 import pytest
 
-from shop_common.connections import (
-    CallFailed,
-    CallLate,
-    ConnectFailed,
-    ConnectionBroken,
-    HttpCall,
-    PoolBusy,
-    Response,
-    open_pool,
-)
+from shop_common.connections import open_pool
+from shop_common.http1 import CallFailed, CallLate, ConnectFailed, ConnectionBroken, HttpCall, PoolBusy, Response
 from shop_common.settings import HttpClientSettings
 
 MAX_BYTES = 1024

@@ -5,7 +5,8 @@ import random
 from functools import partial
 from typing import Any
 
-from shop_common.connections import CallFailed, CallLate, ConnectionBroken, HttpCall, Response, open_pool
+from shop_common.connections import open_pool
+from shop_common.http1 import CallFailed, CallLate, ConnectionBroken, HttpCall, Response
 from shop_common.settings import HttpClientSettings
 
 PLACES, CALLS = 8, 3000

@@ -10,8 +10,9 @@ from functools import lru_cache
 from opentelemetry.trace import SpanKind
 from prometheus_client import Counter, Histogram
 
-from shop_common.connections import HttpCall, open_pool
+from shop_common.connections import open_pool
 from shop_common.http import open_http_client
+from shop_common.http1 import HttpCall
 from shop_common.metrics import from_zero, times_of
 from shop_common.tokens import FetchKeys, fetch_keys_from
 from shop_common.tracing import begin_span, current_traceparent, format_traceparent, mark_failed

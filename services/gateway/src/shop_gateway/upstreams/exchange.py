@@ -4,16 +4,9 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
-from shop_common.connections import (
-    BadResponse,
-    CallFailed,
-    CallLate,
-    HttpCall,
-    HttpPool,
-    PoolBusy,
-    Response,
-)
+from shop_common.connections import HttpPool
 from shop_common.context import request_id
+from shop_common.http1 import BadResponse, CallFailed, CallLate, HttpCall, PoolBusy, Response
 from shop_common.problems import PROBLEM_JSON
 from shop_common.request import DEADLINE_HEADER, REQUEST_ID_HEADER
 from shop_gateway.errors import UpstreamBusy, UpstreamDeadline, UpstreamError, UpstreamMalformed, UpstreamUnreachable
