@@ -172,11 +172,8 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stays = self._parser.should_keep_alive()
-        fields: dict[bytes, bytes] = {}
-        for name, value in self._headers.items():
-            fields.setdefault(name.lower(), value)
-        self._fields = fields
-        length = fields.get(b"content-length")
+        self._fields = {name.lower(): value for name, value in reversed(self._headers.items())}
+        length = self._fields.get(b"content-length")
         self._is_too_large = length is not None and int(length) > self._pool.max_body_bytes
 
     def on_body(self, body: bytes) -> None:

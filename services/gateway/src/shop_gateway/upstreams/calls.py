@@ -2,10 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import copy_context
-from functools import lru_cache
 
 from opentelemetry.trace import SpanKind
 from prometheus_client import Counter, Histogram
@@ -13,7 +12,7 @@ from prometheus_client import Counter, Histogram
 from shop_common.connections import open_pool
 from shop_common.http import open_http_client
 from shop_common.http1 import HttpCall
-from shop_common.metrics import from_zero, times_of
+from shop_common.metrics import from_zero
 from shop_common.tokens import FetchKeys, fetch_keys_from
 from shop_common.tracing import begin_span, current_traceparent, format_traceparent, mark_failed
 from shop_gateway.errors import UpstreamBusy, UpstreamError, UpstreamUnreachable
@@ -43,7 +42,7 @@ class Upstream:
         self.retries = RetryBudget()
         self._total_seconds = settings.total_seconds
         self._connections = settings.max_connections
-        self._guards: dict[tuple[str, str], Guard] = {}
+        self._routes: dict[tuple[str, str], _Route] = {}
         from_zero(UPSTREAM_RETRIES, name)
 
     def begin(self, call: Call, seconds: float, done: Done, *, optional: bool = False) -> "Attempts":
@@ -75,13 +74,30 @@ class Upstream:
             raise result
         return result
 
-    def guard(self, call: Call) -> Guard:
-        """Of the call's route."""
-        guard = self._guards.get((call.method, call.route))
-        if guard is None:
+    def route(self, call: Call) -> "_Route":
+        """The call's."""
+        route = self._routes.get((call.method, call.route))
+        if route is None:
             guard = Guard(self.name, call.method, call.route, self._connections)
-            self._guards[call.method, call.route] = guard
-        return guard
+            route = self._routes[call.method, call.route] = _Route(self.name, call.method, call.route, guard)
+        return route
+
+
+class _Route:
+    """What is the same for all calls of one route."""
+
+    def __init__(self, owner: Owner, method: str, path: str, guard: Guard) -> None:
+        self.guard = guard
+        self.span_name = f"gateway → {owner} {method} {path}"
+        self.span_attributes = {"peer.service": owner, "http.request.method": method, "url.template": path}
+        self._labels = owner, path
+        self._seconds: dict[str, Histogram] = {}
+
+    def observe(self, outcome: str, seconds: float) -> None:
+        histogram = self._seconds.get(outcome)
+        if histogram is None:
+            histogram = self._seconds[outcome] = UPSTREAM_SECONDS.labels(*self._labels, outcome)
+        histogram.observe(seconds)
 
 
 class Attempts:
@@ -93,10 +109,10 @@ class Attempts:
         "_done",
         "_ends",
         "_exchange",
-        "_guard",
         "_is_last",
         "_optional",
         "_pause",
+        "_route",
         "_seconds",
         "_span",
         "_started",
@@ -110,7 +126,7 @@ class Attempts:
         self._ends = ends
         self._done: Done | None = done
         self._optional = optional
-        self._guard = upstream.guard(call)
+        self._route = upstream.route(call)
         self._context = copy_context()
         self._is_last = not call.repeatable
         self._exchange: HttpCall | None = None
@@ -118,16 +134,15 @@ class Attempts:
 
     def begin(self) -> None:
         try:
-            self._ticket = self._guard.enter(optional=self._optional)
+            self._ticket = self._route.guard.enter(optional=self._optional)
         except UpstreamError as refusal:
             self._finish(refusal)
             return
-        call, name = self._call, self._upstream.name
         self._started = time.monotonic()
         self._seconds = max(0.0, self._ends - self._started)
-        self._span = begin_span(*_described(name, call.method, call.route))
+        self._span = begin_span(self._route.span_name, SpanKind.CLIENT, self._route.span_attributes)
         traceparent = format_traceparent(self._span.get_span_context()) if self._span else current_traceparent()
-        self._exchange = self._upstream.exchange.begin(call, self._seconds, traceparent, self._on_result)
+        self._exchange = self._upstream.exchange.begin(self._call, self._seconds, traceparent, self._on_result)
 
     def cancel(self) -> None:
         """Give it up; nobody is told."""
@@ -164,8 +179,8 @@ class Attempts:
 
     def _leave(self, lesson: Lesson, outcome: str, took: float) -> None:
         self._exchange = None
-        self._guard.leave(self._ticket, lesson)
-        times_of(UPSTREAM_SECONDS, self._upstream.name, self._call.route, outcome).observe(took)
+        self._route.guard.leave(self._ticket, lesson)
+        self._route.observe(outcome, took)
 
     def _try_again(self) -> bool:
         """After a pause, if there is time for that and the budget allows it."""
@@ -181,13 +196,6 @@ class Attempts:
         done, self._done = self._done, None
         if done is not None:
             done(result)
-
-
-@lru_cache
-def _described(owner: Owner, method: str, route: str) -> tuple[str, SpanKind, Mapping[str, str]]:
-    """A call's span: its name, kind and attributes."""
-    attributes = {"peer.service": owner, "http.request.method": method, "url.template": route}
-    return f"gateway → {owner} {method} {route}", SpanKind.CLIENT, attributes
 
 
 def _outcome(status: int) -> str:
