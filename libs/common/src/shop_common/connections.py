@@ -61,8 +61,8 @@ class HttpPool:
         if body is not None:
             lines.append(f"content-length: {len(body)}")
         text = "\r\n".join(lines)
-        if text.count("\n") >= len(lines):
-            raise ValueError("a line feed inside a line")
+        if text.count("\n") >= len(lines) or text.count("\r") >= len(lines):
+            raise ValueError("a line break inside a line")
         request = f"{text}\r\n\r\n".encode() + (body or b"")
         loop = self._loop
         call = HttpCall(self, request, loop.time() + seconds, done)
