@@ -14,7 +14,7 @@ from shop_bench.peers import Peer, Stage, open_stage, wait_for
 from shop_bench.result import Bar, Result
 from shop_cluster.failures import ClusterError
 
-ROUNDS: Final = 3
+ROUNDS: Final = 5
 SECONDS: Final = 3.0
 WARM_SECONDS: Final = 2.0
 OVER_TUTORIAL, OVER_GO = 30.0, 0.4
