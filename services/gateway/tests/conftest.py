@@ -125,6 +125,16 @@ def as_ada(issuer: Any, ada: str) -> dict[str, str]:
     return headers
 
 
+@pytest.fixture
+def items(users: Any, orders: Any, act: Any, ada: str) -> list[dict[str, Any]]:
+    """Ada's orders, whose dashboard is worth compressing."""
+    items = [{"id": f"order-{number}", "total": {"amount": 450, "currency": "EUR"}} for number in range(20)]
+    users.on(f"GET /v1/users/{ada}", act.answer({"id": ada, "version": 1}, 200, 'ETag: "1"'))
+    users.on(f"GET /v1/users/{ada}/stats", act.answer({"orders": 0}))
+    orders.on("GET /v1/orders", act.answer({"items": items}))
+    return items
+
+
 Tell = Callable[..., Awaitable[int]]
 
 

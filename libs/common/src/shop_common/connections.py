@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 from contextvars import Context
 from urllib.parse import urlsplit
 
+from shop_common.callbacks import result_of
 from shop_common.http1 import (
-    CallFailed,
     CallLate,
     ConnectFailed,
     Connection,
@@ -85,20 +85,7 @@ class HttpPool:
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, *, seconds: float
     ) -> Response:
         """As `send`, for who waits; CallFailed where there is no answer."""
-        answered: asyncio.Future[Response | CallFailed] = self._loop.create_future()
-
-        def on_done(result: Response | CallFailed) -> None:
-            if not answered.done():
-                answered.set_result(result)
-
-        call = self.send(method, target, headers, body, seconds=seconds, done=on_done)
-        try:
-            result = await answered
-        finally:
-            call.cancel()
-        if isinstance(result, CallFailed):
-            raise result
-        return result
+        return await result_of(lambda done: self.send(method, target, headers, body, seconds=seconds, done=done))
 
     def release(self, connection: Connection) -> None:
         """It has nothing to do."""

@@ -67,7 +67,7 @@ class HttpCall:
 
     __slots__ = ("_done", "_pool", "connection", "ends", "request", "timer")
 
-    def __init__(self, pool: "Pool", request: bytes, ends: float, done: Done) -> None:
+    def __init__(self, pool: Pool, request: bytes, ends: float, done: Done) -> None:
         self._pool = pool
         self.request = request
         self.ends = ends

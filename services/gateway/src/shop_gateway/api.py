@@ -31,6 +31,7 @@ from shop_gateway.service import Dashboards
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _WITH_BODY = frozenset({"POST", "PATCH"})
+WITHOUT_BODY: Final = frozenset({204, 304})
 
 
 _BOARD = {"content-type": "application/json"}

@@ -25,7 +25,7 @@ from shop_common.preconditions import is_unchanged
 from shop_common.request import CLIENT_GONE, REQUEST_ID_PATTERN, InProgress, describe, last_resort, request_attributes
 from shop_common.tokens import Principal
 from shop_common.tracing import begin_entry, current_trace_id, record_entry
-from shop_gateway.api import gathered
+from shop_gateway.api import WITHOUT_BODY, gathered
 from shop_gateway.compression import LEAST_BYTES, compress, encoded, takes_gzip
 from shop_gateway.edge import ALWAYS, limit_fields
 from shop_gateway.headers import wants_no_cache
@@ -58,7 +58,6 @@ _UNUSUAL: Final = frozenset(
 AT_ONCE = Counter("shop_gateway_at_once_total", "Dashboards answered where their request arrived", ["source"])
 _NOT_MODIFIED: Final = 304
 _STATUSES: Final = frozenset(HTTPStatus)
-_WITHOUT_BODY: Final = frozenset({204, _NOT_MODIFIED})
 _ADDED: Final = frozenset({"content-length", *(name.decode() for name, _ in ALWAYS)})
 _ALWAYS: Final = header_lines(ALWAYS)
 
@@ -162,7 +161,7 @@ class AtOnce:
                 self._from_owners.inc()
                 seconds = self._tell(asked, status, request_id, current_trace_id(), began)
         lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
-        if status not in _WITHOUT_BODY:
+        if status not in WITHOUT_BODY:
             lines.append(f"content-length: {len(body)}\r\n")
         head = _status_line(status) + _ALWAYS + "".join(lines).encode("latin-1")
         return head + self._fields(status, verdict, request_id, seconds), body

@@ -1,17 +1,12 @@
 """Single-flight: one question for all who ask the same meanwhile, given up when none of them waits any more."""
 
 import asyncio
-from collections.abc import Callable, Hashable, MutableMapping
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Hashable, MutableMapping
+from typing import Generic, TypeVar
+
+from shop_common.callbacks import Begin
 
 T = TypeVar("T")
-
-
-class Question(Protocol):
-    """What is under way."""
-
-    def cancel(self) -> None:
-        """Nobody waits for it any more."""
 
 
 class Flight(Generic[T]):
@@ -24,12 +19,11 @@ class Flight(Generic[T]):
 
     def __init__(
         self,
-        begin: Callable[[Callable[[T | Exception], None]], Question],
+        begin: Begin[T],
         key: Hashable | None,
         flights: MutableMapping[Hashable, "Flight[T]"],
         ends: float,
     ) -> None:
-        """`begin` asks, and has the answer or what went wrong given to what it is called with."""
         self.ends = ends
         """When the question is given up, on the monotonic clock."""
         self._key = key

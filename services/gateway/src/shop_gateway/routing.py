@@ -3,17 +3,14 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Final
 
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shop_common.errors import AppError
 from shop_common.problems import app_error_response
-from shop_gateway.api import ROUTES, Dashboard, Events, Forward
+from shop_gateway.api import ROUTES, WITHOUT_BODY, Dashboard, Events, Forward
 from shop_gateway.compression import encoded
-
-_WITHOUT_BODY: Final = frozenset({204, 304})
 
 
 class Endpoint:
@@ -32,7 +29,7 @@ class Endpoint:
         accepted = next((value for name, value in scope["headers"] if name == b"accept-encoding"), b"")
         body = await encoded(headers, body, accepted.decode("latin-1"))
         raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-        if status not in _WITHOUT_BODY:
+        if status not in WITHOUT_BODY:
             raw.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": status, "headers": raw})
         await send({"type": "http.response.body", "body": body})

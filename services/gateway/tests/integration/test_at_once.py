@@ -8,18 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-ITEMS = [{"id": f"order-{number}", "total": {"amount": 450, "currency": "EUR"}} for number in range(20)]
 UNUSUAL = {"Prefer": "respond-async"}
 """Changes nothing, but has the application answer."""
 VARYING = {"x-request-id", "x-process-time", "server-timing", "ratelimit", "date", "age"}
 BOARD = "/v1/me/dashboard"
-
-
-@pytest.fixture(autouse=True)
-def answers(users: Any, orders: Any, act: Any, ada: str) -> None:
-    users.on(f"GET /v1/users/{ada}", act.answer({"id": ada, "version": 1}, 200, 'ETag: "1"'))
-    users.on(f"GET /v1/users/{ada}/stats", act.answer({"orders": 0}))
-    orders.on("GET /v1/orders", act.answer({"items": ITEMS}))
+pytestmark = pytest.mark.usefixtures("items")
 
 
 @pytest.fixture
@@ -75,11 +68,11 @@ async def test_a_304_is_the_same_too(gateway: Any, client: httpx.AsyncClient) ->
     assert quick.headers.keys() - {"vary"} == slow.headers.keys() - {"vary"}
 
 
-async def test_who_takes_gzip_gets_it(client: httpx.AsyncClient) -> None:
+async def test_who_takes_gzip_gets_it(client: httpx.AsyncClient, items: Any) -> None:
     usual = {"Accept-Encoding": "gzip, br"}
     zipped = [await client.get(BOARD, headers=headers) for headers in (usual, usual | UNUSUAL)]
     for response in zipped:
-        assert (response.headers["content-encoding"], response.json()["orders"]) == ("gzip", {"items": ITEMS})
+        assert (response.headers["content-encoding"], response.json()["orders"]) == ("gzip", {"items": items})
         assert "Accept-Encoding" in response.headers["vary"]
     assert zipped[0].headers["etag"] == zipped[1].headers["etag"]
 

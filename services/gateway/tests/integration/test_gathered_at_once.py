@@ -8,22 +8,17 @@ from typing import Any
 import httpx
 import pytest
 
+from shop_common.testing import until
+
 BOARD = "/v1/me/dashboard"
+pytestmark = pytest.mark.usefixtures("items")
 LIVE = {"Cache-Control": "no-cache"}
 UNUSUAL = {"Prefer": "respond-async"}
 """Changes nothing, but has the application answer."""
 VARYING = {"x-request-id", "x-process-time", "server-timing", "ratelimit", "date", "age", "content-length"}
-ITEMS = [{"id": f"order-{number}", "total": {"amount": 450, "currency": "EUR"}} for number in range(20)]
 
 _IN_A_ROW = 4
 """By then leases last for more than a few."""
-
-
-@pytest.fixture(autouse=True)
-def answers(users: Any, orders: Any, act: Any, ada: str) -> None:
-    users.on(f"GET /v1/users/{ada}", act.answer({"id": ada, "version": 1}, 200, 'ETag: "1"'))
-    users.on(f"GET /v1/users/{ada}/stats", act.answer({"orders": 0}))
-    orders.on("GET /v1/orders", act.answer({"items": ITEMS}))
 
 
 @pytest.fixture
@@ -68,9 +63,9 @@ def same(quick: httpx.Response, slow: httpx.Response) -> None:
     assert not documents or documents[0] == documents[1]
 
 
-async def test_it_answers_as_the_application_does(gateway: Any, client: httpx.AsyncClient) -> None:
+async def test_it_answers_as_the_application_does(gateway: Any, client: httpx.AsyncClient, items: Any) -> None:
     quick = await get_at_once(gateway, client)
-    assert quick.json()["orders"] == {"items": ITEMS}
+    assert quick.json()["orders"] == {"items": items}
     assert quick.headers["cache-status"] == 'shop-gateway; fwd=request; detail="user orders stats"'
     same(quick, await client.get(BOARD, headers=UNUSUAL))
 
@@ -205,6 +200,14 @@ async def test_a_connection_stays_for_as_long_as_its_answer_takes(
         assert (await asking).json()["orders"] == {"slow": 1}
 
 
+async def asks_to_leave(client: httpx.AsyncClient) -> bool:
+    return "connection" in (await client.get("/livez")).headers
+
+
+async def is_deaf(gateway: Any) -> bool:
+    return not await gateway.is_live()
+
+
 async def test_a_gateway_that_stops_answers_first(
     start_gateway: Any, as_ada: dict[str, str], orders: Any, act: Any, hold: Any
 ) -> None:
@@ -216,9 +219,10 @@ async def test_a_gateway_that_stops_answers_first(
         orders.on("GET /v1/orders", act.answer({"last": 1}, held=held))
         asking = asyncio.create_task(client.get(BOARD))
         await held.reached(1)
-        for _ in range(2):  # the second ends the wait for a balancer
-            gateway.process.terminate()
-            await asyncio.sleep(0.3)
+        gateway.process.terminate()
+        await until(lambda: asks_to_leave(client))
+        gateway.process.terminate()  # which ends the wait for a balancer
+        await until(lambda: is_deaf(gateway))
         assert not asking.done()
         held.open()
         answer = await asking

@@ -9,10 +9,11 @@ from contextvars import copy_context
 from opentelemetry.trace import SpanKind
 from prometheus_client import Counter, Histogram
 
+from shop_common.callbacks import result_of
 from shop_common.connections import open_pool
 from shop_common.http import open_http_client
 from shop_common.http1 import HttpCall
-from shop_common.metrics import from_zero
+from shop_common.metrics import from_zero, times_of
 from shop_common.tokens import FetchKeys, fetch_keys_from
 from shop_common.tracing import begin_span, current_traceparent, format_traceparent, mark_failed
 from shop_gateway.errors import UpstreamBusy, UpstreamError, UpstreamUnreachable
@@ -59,20 +60,7 @@ class Upstream:
 
     async def call(self, call: Call, seconds: float) -> Answer:
         """Any answer that is JSON or empty, whatever its status; UpstreamError (502, 503, 504) if there is none."""
-        settled: asyncio.Future[Answer | UpstreamError] = asyncio.get_running_loop().create_future()
-
-        def settle(result: Answer | UpstreamError) -> None:
-            if not settled.done():
-                settled.set_result(result)
-
-        attempts = self.begin(call, seconds, settle)
-        try:
-            result = await settled
-        finally:
-            attempts.cancel()
-        if isinstance(result, UpstreamError):
-            raise result
-        return result
+        return await result_of(lambda done: self.begin(call, seconds, done))
 
     def route(self, call: Call) -> "_Route":
         """The call's."""
@@ -90,14 +78,6 @@ class _Route:
         self.guard = guard
         self.span_name = f"gateway → {owner} {method} {path}"
         self.span_attributes = {"peer.service": owner, "http.request.method": method, "url.template": path}
-        self._labels = owner, path
-        self._seconds: dict[str, Histogram] = {}
-
-    def observe(self, outcome: str, seconds: float) -> None:
-        histogram = self._seconds.get(outcome)
-        if histogram is None:
-            histogram = self._seconds[outcome] = UPSTREAM_SECONDS.labels(*self._labels, outcome)
-        histogram.observe(seconds)
 
 
 class Attempts:
@@ -180,7 +160,7 @@ class Attempts:
     def _leave(self, lesson: Lesson, outcome: str, took: float) -> None:
         self._exchange = None
         self._route.guard.leave(self._ticket, lesson)
-        self._route.observe(outcome, took)
+        times_of(UPSTREAM_SECONDS, self._upstream.name, self._call.route, outcome).observe(took)
 
     def _try_again(self) -> bool:
         """After a pause, if there is time for that and the budget allows it."""
