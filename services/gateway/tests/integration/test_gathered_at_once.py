@@ -157,7 +157,8 @@ async def test_what_a_client_that_has_gone_asked_for_is_given_up(
             await asyncio.sleep(0.02)
     assert await gathered(gateway) == before + 1
     assert await gateway.metric("shop_http_requests_in_progress") == 0
-    assert await gateway.metric("shop_gateway_upstream_seconds_count", outcome="cancelled") == 1
+    cancelled = {"route": "/v1/orders", "outcome": "cancelled"}
+    assert await gateway.metric("shop_gateway_upstream_seconds_count", **cancelled) == 1
     held.open()
     assert (await client.get(BOARD)).status_code == 200
 
